@@ -1,0 +1,89 @@
+//! What compiled code must know about its surroundings, as plain data: the runtime owns the guest
+//! state and the helpers, and hands both to the backend in these types.
+
+use metaphrase_ir::{Helper, Reg};
+
+/// Byte offsets into the guest state. Fields without a note are 64 bits wide.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateLayout {
+    /// Offset of each guest register; its width is that of its type.
+    pub reg_offsets: [u32; Reg::COUNT],
+    /// RIP.
+    pub rip: u32,
+    /// The fuel counter (i64).
+    pub fuel: u32,
+    /// Lazy flags: [`metaphrase_ir::CcOp`] (u32).
+    pub cc_op: u32,
+    /// Lazy flags, operand a.
+    pub cc_a: u32,
+    /// Lazy flags, operand b.
+    pub cc_b: u32,
+    /// Lazy flags, operand c.
+    pub cc_c: u32,
+    /// [`metaphrase_ir::ExitReason`] (u32).
+    pub exit_reason: u32,
+    /// Exit details.
+    pub exit_info: u32,
+    /// Linear address of a memory fault.
+    pub fault_addr: u32,
+    /// Host address of linear address 0.
+    pub mem_base: u32,
+    /// First linear address past the window.
+    pub mem_limit: u32,
+    /// Pointer to the jump cache: entries of (guest PC, host code), 16 bytes each.
+    pub jump_cache: u32,
+    /// Number of jump-cache entries, a power of two (a number, not an offset).
+    pub jump_entries: u32,
+    /// Saved host stack pointer of the entry trampoline.
+    pub host_sp: u32,
+    /// Saved host frame pointer of the entry trampoline.
+    pub host_fp: u32,
+    /// Host address at which a host fault resumes.
+    pub host_resume: u32,
+    /// Four 16-byte slots for vector arguments of helpers; the vector result is in the first.
+    pub helper_v: u32,
+}
+
+impl StateLayout {
+    /// Offset of a guest register.
+    pub fn reg(&self, reg: Reg) -> u32 {
+        self.reg_offsets[reg as usize]
+    }
+}
+
+/// The signature of every helper, `extern "C"`:
+/// `fn(state, descriptor, a, b, c) -> result`.
+pub type HelperFn = unsafe extern "C" fn(
+    state: *mut std::ffi::c_void,
+    descriptor: u64,
+    a: u64,
+    b: u64,
+    c: u64,
+) -> u64;
+
+/// The addresses of the runtime functions that compiled code calls.
+#[derive(Clone, Copy)]
+pub struct HelperTable {
+    /// One for each [`Helper`], in its order.
+    pub helpers: &'static [HelperFn],
+    /// Evaluates the lazy flags to the six flags: `fn(state) -> flags` (other arguments ignored).
+    pub flags: HelperFn,
+}
+
+impl HelperTable {
+    /// The function's address.
+    pub fn address(&self, helper: Helper) -> usize {
+        self.helpers[helper as usize] as usize
+    }
+}
+
+impl std::fmt::Debug for HelperTable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "HelperTable({} helpers)", self.helpers.len())
+    }
+}
+
+/// The jump-cache index of a guest PC. Compiled code computes the same.
+pub const fn jump_hash(pc: u64, entries: u32) -> u32 {
+    ((pc ^ pc >> 12) as u32) & (entries - 1)
+}

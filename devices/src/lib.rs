@@ -1,0 +1,1 @@
+//! Bus and interrupt traits of the metaphrase PC

@@ -1,0 +1,1 @@
+//! Lifts x86 guest instructions to the metaphrase IR

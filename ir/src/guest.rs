@@ -1,0 +1,138 @@
+//! The guest registers that IR ops name: one table gives enum, names and types.
+//!
+//! Where a register lies in memory is not known here: the runtime owns the guest state and hands
+//! the engines its offsets. RIP is not in the table: inside a region it is a constant relative to
+//! the region's entry (the `pc` op), and exits write it. The six arithmetic flags are not in the
+//! table either: see [`crate::flags`].
+
+use crate::types::Type;
+use std::fmt;
+
+macro_rules! guest_regs {
+    ($($variant:ident $name:literal $ty:ident $doc:literal;)*) => {
+        /// A register of the guest, as `getreg` and `setreg` name it.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+        #[repr(u8)]
+        pub enum Reg { $(#[doc = $doc] $variant,)* }
+
+        impl Reg {
+            /// Every register, in declaration order; `ALL[r as usize] == r`.
+            pub const ALL: &'static [Reg] = &[$(Reg::$variant,)*];
+
+            /// The number of registers.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The name in the text form.
+            pub const fn name(self) -> &'static str {
+                match self { $(Reg::$variant => $name,)* }
+            }
+
+            /// The type of the register's value.
+            pub const fn ty(self) -> Type {
+                match self { $(Reg::$variant => Type::$ty,)* }
+            }
+
+            /// The register with that name.
+            pub fn from_name(name: &str) -> Option<Reg> {
+                match name { $($name => Some(Reg::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+guest_regs! {
+    Rax "rax" I64 "General register 0.";
+    Rcx "rcx" I64 "General register 1.";
+    Rdx "rdx" I64 "General register 2.";
+    Rbx "rbx" I64 "General register 3.";
+    Rsp "rsp" I64 "General register 4, the stack pointer.";
+    Rbp "rbp" I64 "General register 5.";
+    Rsi "rsi" I64 "General register 6.";
+    Rdi "rdi" I64 "General register 7.";
+    R8 "r8" I64 "General register 8.";
+    R9 "r9" I64 "General register 9.";
+    R10 "r10" I64 "General register 10.";
+    R11 "r11" I64 "General register 11.";
+    R12 "r12" I64 "General register 12.";
+    R13 "r13" I64 "General register 13.";
+    R14 "r14" I64 "General register 14.";
+    R15 "r15" I64 "General register 15.";
+    EsBase "es_base" I64 "Linear base of ES.";
+    CsBase "cs_base" I64 "Linear base of CS.";
+    SsBase "ss_base" I64 "Linear base of SS.";
+    DsBase "ds_base" I64 "Linear base of DS.";
+    FsBase "fs_base" I64 "Linear base of FS.";
+    GsBase "gs_base" I64 "Linear base of GS.";
+    Es "es" I16 "Selector of ES.";
+    Cs "cs" I16 "Selector of CS.";
+    Ss "ss" I16 "Selector of SS.";
+    Ds "ds" I16 "Selector of DS.";
+    Fs "fs" I16 "Selector of FS.";
+    Gs "gs" I16 "Selector of GS.";
+    Df "df" I64 "String step sign: +1 where RFLAGS.DF is 0, -1 where it is 1.";
+    SysFlags "sysflags" I64 "RFLAGS without DF and the six arithmetic flags, in place (TF, IF, IOPL, NT, RF, VM, AC, VIF, VIP, ID).";
+    Mxcsr "mxcsr" I32 "SSE control and status.";
+    Xmm0 "xmm0" V128 "SSE register 0.";
+    Xmm1 "xmm1" V128 "SSE register 1.";
+    Xmm2 "xmm2" V128 "SSE register 2.";
+    Xmm3 "xmm3" V128 "SSE register 3.";
+    Xmm4 "xmm4" V128 "SSE register 4.";
+    Xmm5 "xmm5" V128 "SSE register 5.";
+    Xmm6 "xmm6" V128 "SSE register 6.";
+    Xmm7 "xmm7" V128 "SSE register 7.";
+    Xmm8 "xmm8" V128 "SSE register 8.";
+    Xmm9 "xmm9" V128 "SSE register 9.";
+    Xmm10 "xmm10" V128 "SSE register 10.";
+    Xmm11 "xmm11" V128 "SSE register 11.";
+    Xmm12 "xmm12" V128 "SSE register 12.";
+    Xmm13 "xmm13" V128 "SSE register 13.";
+    Xmm14 "xmm14" V128 "SSE register 14.";
+    Xmm15 "xmm15" V128 "SSE register 15.";
+}
+
+impl Reg {
+    /// General register `n`, 0 to 15, in the encoding's order (RAX, RCX, RDX, RBX, RSP, …).
+    pub const fn gpr(n: usize) -> Reg {
+        assert!(n < 16);
+        Reg::ALL[n]
+    }
+
+    /// XMM register `n`, 0 to 15.
+    pub const fn xmm(n: usize) -> Reg {
+        assert!(n < 16);
+        Reg::ALL[Reg::Xmm0 as usize + n]
+    }
+
+    /// Which part of the guest state the register belongs to, for helper effects.
+    pub const fn class(self) -> RegClass {
+        let n = self as u8;
+        if n <= Reg::R15 as u8 {
+            RegClass::Gpr
+        } else if n <= Reg::Gs as u8 {
+            RegClass::Segment
+        } else if n <= Reg::SysFlags as u8 {
+            RegClass::Control
+        } else {
+            RegClass::Sse
+        }
+    }
+}
+
+/// Groups of guest registers that a helper declares to read or write as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RegClass {
+    /// RAX to R15.
+    Gpr,
+    /// Selectors and bases.
+    Segment,
+    /// DF and the system flags.
+    Control,
+    /// MXCSR and XMM0 to XMM15.
+    Sse,
+}
+
+impl fmt::Display for Reg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}

@@ -1,0 +1,214 @@
+//! The helper table: runtime functions that IR calls, with their declared effects.
+//!
+//! A helper does what is too large to write in IR (CPUID, bulk string moves, x87, …). Both engines
+//! call the same function, so the semantics stay in one place. The functions themselves live in
+//! the runtime; this table tells the passes and the engines what each may touch. Before a helper
+//! that reads a class of the state the engines make that class current in memory; after one that
+//! writes it they forget what they knew. A helper that may fault or exit sees the complete state
+//! and reports through the guest state's exit reason, which the engines test after the call.
+//!
+//! Every helper takes its descriptor (`Inst::aux`, a `u32`) and the listed arguments; integers are
+//! passed zero-extended to 64 bits, floats as their bits, v128 through the guest state's helper
+//! vector slots.
+
+use crate::types::Type::{self, *};
+use std::fmt;
+
+/// What a helper touches: a set of the `Effects` constants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Effects(pub u16);
+
+impl Effects {
+    /// Touches nothing: the call is as pure as an `add`.
+    pub const NONE: Effects = Effects(0);
+    /// Reads RAX to R15.
+    pub const READ_GPR: Effects = Effects(1 << 0);
+    /// Writes some of RAX to R15.
+    pub const WRITE_GPR: Effects = Effects(1 << 1);
+    /// Reads the arithmetic flags.
+    pub const READ_FLAGS: Effects = Effects(1 << 2);
+    /// Writes the arithmetic flags.
+    pub const WRITE_FLAGS: Effects = Effects(1 << 3);
+    /// Reads selectors or bases.
+    pub const READ_SEGMENT: Effects = Effects(1 << 4);
+    /// Writes selectors or bases.
+    pub const WRITE_SEGMENT: Effects = Effects(1 << 5);
+    /// Reads DF or the system flags.
+    pub const READ_CONTROL: Effects = Effects(1 << 6);
+    /// Writes DF or the system flags.
+    pub const WRITE_CONTROL: Effects = Effects(1 << 7);
+    /// Reads MXCSR or XMM registers.
+    pub const READ_SSE: Effects = Effects(1 << 8);
+    /// Writes MXCSR or XMM registers.
+    pub const WRITE_SSE: Effects = Effects(1 << 9);
+    /// Reads or writes state that no IR op names (x87, time): must not be removed or moved.
+    pub const OPAQUE: Effects = Effects(1 << 10);
+    /// Reads guest memory.
+    pub const READ_MEM: Effects = Effects(1 << 11);
+    /// Writes guest memory.
+    pub const WRITE_MEM: Effects = Effects(1 << 12);
+    /// May raise a guest fault or otherwise ask to leave the region.
+    pub const MAY_EXIT: Effects = Effects(1 << 13);
+
+    /// The union.
+    pub const fn and(self, other: Effects) -> Effects {
+        Effects(self.0 | other.0)
+    }
+
+    /// Whether any of `other` is in the set.
+    pub const fn has(self, other: Effects) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+macro_rules! effects {
+    ($($e:ident)*) => { Effects(0 $(| Effects::$e.0)*) };
+}
+
+macro_rules! helpers {
+    ($($variant:ident $name:ident [$($arg:ident)*] $result:ident [$($effect:ident)*] $doc:literal;)*) => {
+        /// A runtime function that IR can call.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+        #[repr(u16)]
+        pub enum Helper { $(#[doc = $doc] $variant,)* }
+
+        impl Helper {
+            /// Every helper, in declaration order.
+            pub const ALL: &'static [Helper] = &[$(Helper::$variant,)*];
+
+            /// The name in the text form, which is also the runtime function's.
+            pub const fn name(self) -> &'static str {
+                match self { $(Helper::$variant => stringify!($name),)* }
+            }
+
+            /// The argument types.
+            pub const fn args(self) -> &'static [Type] {
+                match self { $(Helper::$variant => &[$($arg),*],)* }
+            }
+
+            /// The result type; helpers without a meaningful result give an i64 0.
+            pub const fn result(self) -> Type {
+                match self { $(Helper::$variant => $result,)* }
+            }
+
+            /// The declared effects.
+            pub const fn effects(self) -> Effects {
+                match self { $(Helper::$variant => effects!($($effect)*),)* }
+            }
+
+            /// The helper with that name.
+            pub fn from_name(name: &str) -> Option<Helper> {
+                $(if name == stringify!($name) { return Some(Helper::$variant); })*
+                None
+            }
+
+            /// The helper with that number, as `Inst::imm` holds it.
+            ///
+            /// # Panics
+            /// If there is none: the verifier excludes that.
+            pub fn from_imm(n: u64) -> Helper {
+                Helper::ALL[n as usize]
+            }
+        }
+    };
+}
+
+helpers! {
+    // Bit manipulation without a host op everywhere. The descriptor is not used.
+    Pdep pdep [I64 I64] I64 [] "PDEP: the low bits of a deposited where mask b has ones.";
+    Pext pext [I64 I64] I64 [] "PEXT: the bits of a where mask b has ones, packed low.";
+    Crc32 crc32 [I64 I64] I64 [] "CRC32 (Castagnoli) of crc a over the low bytes of b; descriptor: their number, 1 to 8.";
+
+    // Wide division: dividend a:b (high:low), divisor c. The quotient must be representable.
+    UDivW udivw [I64 I64 I64] I64 [] "Unsigned 128 by 64-bit quotient.";
+    URemW uremw [I64 I64 I64] I64 [] "Unsigned 128 by 64-bit remainder.";
+    SDivW sdivw [I64 I64 I64] I64 [] "Signed 128 by 64-bit quotient.";
+    SRemW sremw [I64 I64 I64] I64 [] "Signed 128 by 64-bit remainder.";
+    SDivFits sdivfits [I64 I64 I64] I64 [] "1 if c is not 0 and the signed quotient is representable, else 0.";
+
+    // Identification and time.
+    Cpuid cpuid [] I64 [READ_GPR WRITE_GPR OPAQUE] "CPUID: leaf EAX, sub-leaf ECX.";
+    Rdtsc rdtsc [] I64 [OPAQUE] "The time-stamp counter.";
+    TscAux tsc_aux [] I64 [OPAQUE] "IA32_TSC_AUX, for RDTSCP and RDPID.";
+
+    // Strings. The descriptor is a `StringOp`; the argument is the source segment's base. One call
+    // does a bounded number of iterations; the result is 1 if the instruction must be run again.
+    RepString rep_string [I64] I64 [READ_GPR WRITE_GPR READ_FLAGS WRITE_FLAGS READ_CONTROL READ_SEGMENT READ_MEM WRITE_MEM MAY_EXIT] "REP MOVS, STOS, LODS, CMPS, SCAS.";
+
+    // x87 and the state images. The descriptor of `x87` is an `X87Op`; a is a memory address or an
+    // integer operand, as the op says.
+    X87 x87 [I64] I64 [OPAQUE READ_MEM WRITE_MEM READ_FLAGS WRITE_FLAGS WRITE_GPR READ_GPR MAY_EXIT] "An x87 instruction.";
+    Fxsave fxsave [I64] I64 [READ_SSE OPAQUE WRITE_MEM MAY_EXIT] "FXSAVE to linear address a; descriptor: 1 with REX.W.";
+    Fxrstor fxrstor [I64] I64 [WRITE_SSE OPAQUE READ_MEM MAY_EXIT] "FXRSTOR from linear address a; descriptor: 1 with REX.W.";
+    Ldmxcsr ldmxcsr [I32] I64 [WRITE_SSE MAY_EXIT] "LDMXCSR of value a; #GP for reserved bits.";
+
+    // Segments in user mode.
+    LoadSegment load_segment [I16] I64 [READ_SEGMENT WRITE_SEGMENT MAY_EXIT] "Loads selector a; descriptor: the segment's number in encoding order (ES, CS, SS, DS, FS, GS).";
+}
+
+impl fmt::Display for Helper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The descriptor of [`Helper::RepString`], packed into a `u32`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StringOp {
+    /// Which instruction.
+    pub kind: StringKind,
+    /// Element size: 1, 2, 4 or 8 bytes.
+    pub size: u32,
+    /// Address size: 2, 4 or 8 bytes.
+    pub addr: u32,
+    /// REPNE rather than REP/REPE.
+    pub repne: bool,
+}
+
+/// A string instruction that takes a REP prefix (without INS and OUTS).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum StringKind {
+    /// MOVS.
+    Movs,
+    /// STOS.
+    Stos,
+    /// LODS.
+    Lods,
+    /// CMPS.
+    Cmps,
+    /// SCAS.
+    Scas,
+}
+
+impl StringOp {
+    /// Packs into the descriptor.
+    pub const fn pack(self) -> u32 {
+        self.kind as u32 | self.size << 8 | self.addr << 16 | (self.repne as u32) << 24
+    }
+
+    /// Unpacks a descriptor; unknown kinds read as SCAS.
+    pub const fn unpack(word: u32) -> StringOp {
+        let kind = match word & 0xff {
+            0 => StringKind::Movs,
+            1 => StringKind::Stos,
+            2 => StringKind::Lods,
+            3 => StringKind::Cmps,
+            _ => StringKind::Scas,
+        };
+        StringOp {
+            kind,
+            size: word >> 8 & 0xff,
+            addr: word >> 16 & 0xff,
+            repne: word >> 24 != 0,
+        }
+    }
+}
+
+impl Effects {
+    /// True if a call whose result is not used can be dropped: nothing is written, nothing exits.
+    pub const fn is_removable(self) -> bool {
+        const READS: Effects = effects!(READ_GPR READ_FLAGS READ_SEGMENT READ_CONTROL READ_SSE);
+        self.0 & !READS.0 == 0
+    }
+}

@@ -1,0 +1,32 @@
+//! The intermediate representation: typed SSA over regions of one or more guest blocks.
+//!
+//! The frontend builds a [`Region`] with a [`Builder`]; passes rewrite it; the interpreter and the
+//! backend execute it. Guest state is explicit: `getreg`, `setreg`, `setflags`, `getcond` work on
+//! the guest state *in memory*, in program order, and that is always a correct reading. Passes make
+//! it fast by forwarding values and dropping what nobody can observe.
+//!
+//! - [`types`], [`guest`], [`flags`], [`ops`], [`helpers`]: the vocabulary, each one table.
+//! - [`exit`]: why execution left a region; the engines' common answer.
+//! - [`region`], [`builder`]: the data and how it is made.
+
+#![forbid(unsafe_code)]
+
+pub mod builder;
+pub mod exit;
+pub mod flags;
+pub mod guest;
+pub mod helpers;
+pub mod ops;
+pub mod region;
+pub mod types;
+
+pub use builder::Builder;
+pub use exit::ExitReason;
+pub use flags::{CcOp, Cond, FlagKind};
+pub use guest::{Reg, RegClass};
+pub use helpers::{Effects, Helper, StringKind, StringOp};
+pub use ops::{
+    AccessKind, Class, Effect, FloatCc, Imm, IntCc, Op, OpInfo, RmwOp, Round, SyscallKind,
+};
+pub use region::{Block, BlockData, CodeSize, GuestInsn, Inst, Region, Value};
+pub use types::{Shape, Type};

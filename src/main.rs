@@ -1,0 +1,2 @@
+//! The metaphrase command line.
+fn main() {}
