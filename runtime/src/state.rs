@@ -132,6 +132,8 @@ pub struct CpuState {
     pub x87: X87State,
     /// IA32_TSC_AUX.
     pub tsc_aux: u64,
+    /// Keeps `temps` aligned to 16 bytes.
+    pub reserved: u64,
     /// The interpreter's slots.
     pub temps: [u64; TEMPS],
 }
