@@ -1,0 +1,377 @@
+//! From an entry PC to a lifted region: which guest blocks belong to it, and the whole pipeline.
+//!
+//! A region starts as one guest block; with larger [`Limits`] it follows direct jumps and both
+//! sides of conditional ones, nearest first. Calls, returns and indirect jumps end it.
+
+use crate::lift::Lift;
+use crate::mode::Mode;
+use crate::policy::SensitivePolicy;
+use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction};
+use metaphrase_ir::{Block, Builder, GuestInsn, Region};
+use std::collections::{HashMap, VecDeque};
+
+/// The longest instruction in bytes (SDM volume 2, 2.3.11).
+pub const MAX_INSN: usize = 15;
+
+/// Where code bytes come from.
+pub trait CodeSource {
+    /// Copies the executable bytes at `pc` into `buf`; how many there are before the first byte
+    /// that may not be fetched.
+    fn fetch(&self, pc: u64, buf: &mut [u8]) -> usize;
+}
+
+impl CodeSource for &[u8] {
+    /// The slice is the memory from address 0 on.
+    fn fetch(&self, pc: u64, buf: &mut [u8]) -> usize {
+        let rest = usize::try_from(pc)
+            .ok()
+            .and_then(|pc| self.get(pc..))
+            .unwrap_or(&[]);
+        let n = rest.len().min(buf.len());
+        buf[..n].copy_from_slice(&rest[..n]);
+        n
+    }
+}
+
+/// How large a region may grow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Guest blocks.
+    pub blocks: usize,
+    /// Guest instructions over all blocks.
+    pub insns: usize,
+}
+
+impl Limits {
+    /// One guest block: what tiers 0 and 1 translate.
+    pub const BLOCK: Limits = Limits {
+        blocks: 1,
+        insns: 64,
+    };
+    /// One instruction, for emulating it alone.
+    pub const SINGLE: Limits = Limits {
+        blocks: 1,
+        insns: 1,
+    };
+    /// A region for tier 2.
+    pub const REGION: Limits = Limits {
+        blocks: 24,
+        insns: 256,
+    };
+}
+
+/// Why nothing could be lifted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LiftError {
+    /// The first instruction cannot be fetched: the guest takes a page fault for this address.
+    #[error("instruction fetch fault at {addr:#x}")]
+    Fetch {
+        /// The first address that could not be fetched.
+        addr: u64,
+    },
+}
+
+/// A lifted region and what the block cache must know of it.
+#[derive(Clone, Debug)]
+pub struct Lifted {
+    /// The region, before any pass.
+    pub region: Region,
+    /// The guest pages (PC / 4096) whose bytes it was made from, sorted.
+    pub pages: Vec<u64>,
+    /// Guest bytes translated.
+    pub bytes: u32,
+}
+
+/// A decoded guest block.
+struct GuestBlock {
+    pc: u64,
+    insns: Vec<Decoded>,
+}
+
+/// What a PC decodes to.
+#[derive(Clone, Copy)]
+enum Decoded {
+    Insn(Instruction),
+    /// Not an instruction: raises this vector.
+    Bad {
+        pc: u64,
+        vector: u8,
+        len: u8,
+    },
+}
+
+impl Decoded {
+    fn pc(&self) -> u64 {
+        match self {
+            Decoded::Insn(i) => i.ip(),
+            Decoded::Bad { pc, .. } => *pc,
+        }
+    }
+
+    fn next_pc(&self) -> u64 {
+        match self {
+            Decoded::Insn(i) => i.next_ip(),
+            Decoded::Bad { pc, .. } => *pc,
+        }
+    }
+
+    fn ends_block(&self) -> bool {
+        match self {
+            // REP strings loop through the dispatcher's fuel, but lift inline: only real flow ends.
+            Decoded::Insn(i) => !matches!(i.flow_control(), FlowControl::Next),
+            Decoded::Bad { .. } => true,
+        }
+    }
+}
+
+/// Decodes the instruction at `pc`; `Err` with the first address that cannot be fetched.
+fn decode(pc: u64, mode: Mode, code: &dyn CodeSource) -> Result<Decoded, u64> {
+    let mut buf = [0u8; MAX_INSN];
+    let n = code.fetch(pc, &mut buf);
+    let mut decoder = Decoder::with_ip(mode.code.bits(), &buf[..n], pc, DecoderOptions::NONE);
+    let insn = decoder.decode();
+    if !insn.is_invalid() {
+        return Ok(Decoded::Insn(insn));
+    }
+    match decoder.last_error() {
+        DecoderError::NoMoreBytes if n < MAX_INSN => Err(pc.wrapping_add(n as u64)),
+        // More than 15 bytes is #GP, not #UD (SDM volume 3, 6.15, interrupt 13).
+        _ if decoder.position() >= MAX_INSN => Ok(Decoded::Bad {
+            pc,
+            vector: 13,
+            len: MAX_INSN as u8,
+        }),
+        _ => Ok(Decoded::Bad {
+            pc,
+            vector: 6,
+            len: decoder.position().max(1) as u8,
+        }),
+    }
+}
+
+/// Lifts the region that starts at `pc`.
+///
+/// # Errors
+/// If the first instruction cannot be fetched. A later one that cannot ends its block before it.
+pub fn lift_region(
+    pc: u64,
+    mode: Mode,
+    code: &dyn CodeSource,
+    limits: Limits,
+    policy: &SensitivePolicy,
+) -> Result<Lifted, LiftError> {
+    let blocks = discover(pc, mode, code, limits)?;
+    let mut region = Region::new(pc, mode.code);
+    let mut targets: HashMap<u64, Block> = HashMap::new();
+    if limits.blocks > 1 {
+        // The entry block may not be a branch target, so a region that can loop starts behind it.
+        let mut builder = Builder::new(&mut region);
+        for block in &blocks {
+            targets.insert(block.pc, builder.new_block());
+        }
+        builder.br(targets[&pc], &[]);
+    }
+    for block in &blocks {
+        let mut builder = Builder::new(&mut region);
+        if let Some(&target) = targets.get(&block.pc) {
+            builder.switch_to(target);
+        }
+        lift_block(builder, block, mode, policy, &targets);
+    }
+    let mut pages = Vec::new();
+    let mut bytes = 0;
+    for decoded in blocks.iter().flat_map(|b| &b.insns) {
+        let len = match decoded {
+            Decoded::Insn(i) => i.len() as u64,
+            Decoded::Bad { len, .. } => u64::from(*len),
+        };
+        bytes += len as u32;
+        for page in [
+            decoded.pc() >> 12,
+            decoded.pc().wrapping_add(len.max(1) - 1) >> 12,
+        ] {
+            if !pages.contains(&page) {
+                pages.push(page);
+            }
+        }
+    }
+    pages.sort_unstable();
+    Ok(Lifted {
+        region,
+        pages,
+        bytes,
+    })
+}
+
+/// Finds the guest blocks of the region, the entry's first.
+fn discover(
+    entry: u64,
+    mode: Mode,
+    code: &dyn CodeSource,
+    limits: Limits,
+) -> Result<Vec<GuestBlock>, LiftError> {
+    let mut blocks: Vec<GuestBlock> = Vec::new();
+    let mut queue = VecDeque::from([entry]);
+    let mut budget = limits.insns;
+    while let Some(pc) = queue.pop_front() {
+        if blocks.len() >= limits.blocks || budget == 0 || blocks.iter().any(|b| b.pc == pc) {
+            continue;
+        }
+        let mut insns = Vec::new();
+        let mut at = pc;
+        while insns.len() < budget.min(Limits::BLOCK.insns) {
+            if at != pc && blocks.iter().any(|b| b.pc == at) {
+                break;
+            }
+            match decode(at, mode, code) {
+                Ok(decoded) => {
+                    insns.push(decoded);
+                    at = decoded.next_pc() & mode.code.pc_mask();
+                    if decoded.ends_block() {
+                        break;
+                    }
+                }
+                Err(addr) if insns.is_empty() && blocks.is_empty() => {
+                    return Err(LiftError::Fetch { addr });
+                }
+                Err(_) => break,
+            }
+        }
+        if insns.is_empty() {
+            continue;
+        }
+        // A target inside an earlier block splits that block: its tail is this block.
+        for earlier in &mut blocks {
+            if let Some(n) = earlier.insns.iter().position(|d| d.pc() == pc) {
+                budget += earlier.insns.len() - n;
+                earlier.insns.truncate(n);
+            }
+        }
+        budget = budget.saturating_sub(insns.len());
+        if let Some(Decoded::Insn(last)) = insns.last() {
+            match last.flow_control() {
+                FlowControl::UnconditionalBranch => queue.push_back(last.near_branch_target()),
+                FlowControl::ConditionalBranch => {
+                    queue.push_back(last.near_branch_target());
+                    queue.push_back(at);
+                }
+                FlowControl::Next => queue.push_back(at),
+                _ => {}
+            }
+        }
+        blocks.push(GuestBlock { pc, insns });
+    }
+    Ok(blocks)
+}
+
+/// Lifts one guest block at the builder's place.
+fn lift_block<'a>(
+    mut builder: Builder<'a>,
+    block: &GuestBlock,
+    mode: Mode,
+    policy: &'a SensitivePolicy,
+    targets: &'a HashMap<u64, Block>,
+) {
+    let first = builder.region.guest.len();
+    let entry_pc = builder.region.pc;
+    for (n, decoded) in block.insns.iter().enumerate() {
+        builder.region.guest.push(GuestInsn {
+            offset: decoded.pc().wrapping_sub(entry_pc) as i64,
+            len: match decoded {
+                Decoded::Insn(i) => i.len() as u8,
+                Decoded::Bad { .. } => 0,
+            },
+            fuel_left: (block.insns.len() - n) as u16,
+        });
+    }
+    builder.set_insn(first as u16);
+    let fuel = builder.fuel(block.insns.len() as u64);
+    let mut cx = Lift::new(builder, mode, policy, targets);
+    for (n, decoded) in block.insns.iter().enumerate() {
+        cx.ir.set_insn((first + n) as u16);
+        match decoded {
+            Decoded::Insn(insn) => cx.instruction(insn),
+            Decoded::Bad { vector, .. } => cx.ir.exit_raise(*vector),
+        }
+        if cx.took_trap_policy() {
+            // The runtime charges this instruction when it emulates it.
+            uncharge(&mut cx.ir, fuel, first, n);
+        }
+        if cx.ir.is_terminated() {
+            break;
+        }
+    }
+    if !cx.ir.is_terminated() {
+        let last = block.insns.last().expect("a block has an instruction");
+        cx.jump_to(last.next_pc() & mode.code.pc_mask());
+    }
+}
+
+/// Corrects a block's fuel after it was found to end before instruction `n` of it.
+fn uncharge(ir: &mut Builder<'_>, fuel: metaphrase_ir::Value, first: usize, n: usize) {
+    ir.region.inst_mut(fuel).imm = n as u64;
+    for (i, guest) in ir.region.guest[first..].iter_mut().enumerate() {
+        guest.fuel_left = n.saturating_sub(i) as u16;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use metaphrase_ir::Op;
+
+    fn ops(lifted: &Lifted) -> Vec<Op> {
+        let r = &lifted.region;
+        r.blocks
+            .iter()
+            .flat_map(|b| &b.insts)
+            .map(|&v| r.inst(v).op)
+            .collect()
+    }
+
+    #[test]
+    fn a_block_is_paid_for_and_ends_with_its_jump() {
+        // add rax, rbx; jmp $-3
+        let code: &[u8] = &[0x48, 0x01, 0xd8, 0xeb, 0xfb];
+        let lifted = lift_region(
+            0,
+            Mode::LONG,
+            &code,
+            Limits::BLOCK,
+            &SensitivePolicy::default(),
+        )
+        .unwrap();
+        let ops = ops(&lifted);
+        assert_eq!(ops[0], Op::Fuel);
+        assert_eq!(lifted.region.inst(lifted.region.blocks[0].insts[0]).imm, 2);
+        assert_eq!(lifted.region.guest[1].fuel_left, 1);
+        assert_eq!(lifted.pages, [0]);
+    }
+
+    #[test]
+    fn a_fetch_fault_at_the_start_is_an_error_and_later_ends_the_block() {
+        let code: &[u8] = &[0x90, 0x48];
+        let policy = SensitivePolicy::default();
+        let at = |pc| lift_region(pc, Mode::LONG, &code, Limits::BLOCK, &policy);
+        assert_eq!(at(1).unwrap_err(), LiftError::Fetch { addr: 2 });
+        assert_eq!(at(0).unwrap().region.guest.len(), 1);
+    }
+
+    #[test]
+    fn fifteen_prefixes_are_a_general_protection_fault() {
+        let code: &[u8] = &[0x66; 20];
+        let lifted = lift_region(
+            0,
+            Mode::LONG,
+            &code,
+            Limits::BLOCK,
+            &SensitivePolicy::default(),
+        )
+        .unwrap();
+        let last = lifted.region.terminator(Region::ENTRY);
+        assert_eq!(
+            (lifted.region.inst(last).op, lifted.region.inst(last).imm),
+            (Op::Raise, 13)
+        );
+    }
+}
