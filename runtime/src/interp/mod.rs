@@ -1,0 +1,70 @@
+//! Tier 0: the IR interpreter, which is also the reference for the compiler.
+//!
+//! [`Program::new`] predecodes a region into a flat vector of 16-byte instructions whose operands
+//! are offsets from the guest state pointer: guest registers are addressed in place, other values
+//! lie in `CpuState::temps`. [`run`] executes one program until it leaves the region; it neither
+//! hashes nor allocates.
+
+use crate::state::CpuState;
+use metaphrase_ir::{ExitReason, Region};
+
+/// How a run ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Exit {
+    /// Why; `rip`, `exit_info` and `fault_addr` of the state say the rest.
+    pub reason: ExitReason,
+    /// Which direct exit of the program was taken (an index into [`Program::exits`]), or
+    /// [`NO_SLOT`]. `rip` is written in either case.
+    pub slot: u32,
+}
+
+/// [`Exit::slot`] of every exit that is not a direct jump.
+pub const NO_SLOT: u32 = u32::MAX;
+
+/// Why a region cannot be predecoded. Only too large ones cannot; the dispatcher splits them.
+#[derive(thiserror::Error, Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProgramError {
+    /// More values are live at once than the state has slots for.
+    #[error("the region needs more interpreter slots than there are")]
+    TooManyValues,
+    /// More than 2^31 instructions.
+    #[error("the region is too long")]
+    TooLong,
+}
+
+/// A predecoded region.
+#[derive(Debug)]
+pub struct Program {
+    exits: Vec<i64>,
+}
+
+impl Program {
+    /// Predecodes a region, which must be valid.
+    pub fn new(region: &Region) -> Result<Program, ProgramError> {
+        let _ = region;
+        Err(ProgramError::TooLong)
+    }
+
+    /// The direct exits' targets, as offsets from the region's entry PC: for `exit_jump` and
+    /// `exit_call` one each, for `exit_jumpif` two (taken, then the other), in the order of the
+    /// region's blocks.
+    pub fn exits(&self) -> &[i64] {
+        &self.exits
+    }
+}
+
+/// Runs a program from its entry until it leaves the region.
+///
+/// `state.rip` must be the entry's PC; it may differ from the PC that the region was lifted at, as
+/// long as the code bytes are the same.
+///
+/// # Safety
+/// `state` must be valid and used by nobody else meanwhile, and attached to a live
+/// [`crate::env::Env`] (see [`crate::env::Env::attach`]) that nobody else borrows meanwhile.
+pub unsafe fn run(program: &Program, state: *mut CpuState) -> Exit {
+    let _ = (program, state);
+    Exit {
+        reason: ExitReason::None,
+        slot: NO_SLOT,
+    }
+}
