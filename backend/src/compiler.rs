@@ -1,0 +1,234 @@
+//! From a region to host code.
+
+use crate::code::{CompiledRegion, LinkSite};
+use crate::error::{BackendError, CompileError};
+use crate::isa;
+use crate::layout::{HelperTable, StateLayout};
+use crate::lower::{self, Lowered, Scratch};
+use crate::options::Options;
+use crate::patch;
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::{ExternalName, LibCall};
+use cranelift_codegen::isa::OwnedTargetIsa;
+use cranelift_codegen::{CompiledCode, Context, FinalizedRelocTarget, binemit::Reloc};
+use cranelift_frontend::FunctionBuilderContext;
+use metaphrase_ir::{Op, Region};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Compiles regions, one at a time. It may live on a thread of its own; it keeps its working
+/// memory from one region to the next.
+pub struct Compiler {
+    isa: OwnedTargetIsa,
+    layout: StateLayout,
+    helpers: HelperTable,
+    options: Options,
+    work: Work,
+}
+
+/// What is thrown away after a failure.
+struct Work {
+    cx: Context,
+    fcx: FunctionBuilderContext,
+    scratch: Scratch,
+}
+
+impl Work {
+    fn new() -> Work {
+        Work {
+            cx: Context::new(),
+            fcx: FunctionBuilderContext::new(),
+            scratch: Scratch::default(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Compiler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Compiler({}, {:?})", self.isa.triple(), self.options)
+    }
+}
+
+/// The number of direct exits of a region: how many link slots its translation takes.
+pub fn count_links(region: &Region) -> u32 {
+    let exits = |op| match op {
+        Op::Jump | Op::CallTo => 1,
+        Op::JumpIf => 2,
+        _ => 0,
+    };
+    region
+        .block_ids()
+        .filter_map(|b| region.blocks[b.0 as usize].insts.last())
+        .map(|&v| exits(region.inst(v).op))
+        .sum()
+}
+
+impl Compiler {
+    /// A compiler for the host.
+    pub fn new(
+        layout: StateLayout,
+        helpers: HelperTable,
+        options: Options,
+    ) -> Result<Compiler, BackendError> {
+        Ok(Compiler {
+            isa: isa::host(&options)?,
+            layout,
+            helpers,
+            options,
+            work: Work::new(),
+        })
+    }
+
+    /// The options in force.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Compiles a region. Its direct exits get the link slots from `slot_base` on, at most
+    /// [`count_links`] of them.
+    ///
+    /// The code holds the region's PC: it serves at no other.
+    pub fn compile(
+        &mut self,
+        region: &Region,
+        slot_base: u32,
+    ) -> Result<CompiledRegion, CompileError> {
+        let result = catch_unwind(AssertUnwindSafe(|| self.compile_inner(region, slot_base)));
+        let result = result.unwrap_or_else(|panic| {
+            let text = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no message");
+            Err(CompileError::Panic(text.to_string()))
+        });
+        if result.is_err() {
+            // Cranelift's contexts may be in any condition after an error.
+            self.work = Work::new();
+        }
+        result
+    }
+
+    fn compile_inner(
+        &mut self,
+        region: &Region,
+        slot_base: u32,
+    ) -> Result<CompiledRegion, CompileError> {
+        let work = &mut self.work;
+        work.cx.clear();
+        work.cx.set_disasm(self.options.keep_vcode);
+        let unit = lower::Unit {
+            region,
+            isa: &*self.isa,
+            layout: &self.layout,
+            helpers: &self.helpers,
+            options: &self.options,
+            slot_base,
+        };
+        let lowered = lower::lower(&unit, &mut work.cx.func, &mut work.fcx, &mut work.scratch)?;
+        let clif = (self.options.keep_clif).then(|| work.cx.func.display().to_string());
+        work.cx
+            .compile(&*self.isa, &mut ControlPlane::default())
+            .map_err(|e| CompileError::Codegen(format!("{:?}", e.inner)))?;
+        let compiled = work
+            .cx
+            .compiled_code()
+            .ok_or_else(|| CompileError::Codegen("no code".to_string()))?;
+        let mut code = compiled.buffer.data().to_vec();
+        let links = resolve(compiled, &work.cx, &lowered, slot_base, &mut code)?;
+        Ok(CompiledRegion {
+            links,
+            faults: faults(compiled, region),
+            clif,
+            vcode: compiled.vcode.clone(),
+            code,
+        })
+    }
+}
+
+/// Turns relocations into link sites; calls of library functions get their address at once.
+fn resolve(
+    compiled: &CompiledCode,
+    cx: &Context,
+    lowered: &Lowered,
+    slot_base: u32,
+    code: &mut [u8],
+) -> Result<Vec<LinkSite>, CompileError> {
+    let mut links = Vec::with_capacity(lowered.targets.len());
+    for reloc in compiled.buffer.relocs() {
+        match &reloc.target {
+            FinalizedRelocTarget::ExternalName(ExternalName::User(name))
+                if patch::is_jump_reloc(reloc.kind) =>
+            {
+                let index = cx.func.params.user_named_funcs()[*name].index;
+                links.push(LinkSite {
+                    offset: reloc.offset,
+                    slot: slot_base + index,
+                    target: lowered.targets[index as usize],
+                });
+            }
+            FinalizedRelocTarget::ExternalName(ExternalName::LibCall(call))
+                if reloc.kind == Reloc::Abs8 =>
+            {
+                let address = libcall(*call)
+                    .ok_or_else(|| CompileError::Unsupported(format!("library function {call}")))?;
+                let at = reloc.offset as usize;
+                let bytes = (address as i64 + reloc.addend).to_le_bytes();
+                code[at..at + 8].copy_from_slice(&bytes);
+            }
+            other => {
+                return Err(CompileError::Unsupported(format!(
+                    "relocation {:?} against {other:?}",
+                    reloc.kind
+                )));
+            }
+        }
+    }
+    links.sort_by_key(|l| l.slot);
+    Ok(links)
+}
+
+/// The functions that Cranelift calls where the host lacks an instruction (x86-64 before SSE4.1).
+fn libcall(call: LibCall) -> Option<usize> {
+    extern "C" fn round32(x: f32) -> f32 {
+        x.round_ties_even()
+    }
+    extern "C" fn round64(x: f64) -> f64 {
+        x.round_ties_even()
+    }
+    match call {
+        LibCall::NearestF32 => Some(round32 as *const () as usize),
+        LibCall::NearestF64 => Some(round64 as *const () as usize),
+        _ => None,
+    }
+}
+
+/// Which guest instruction each trapping host instruction belongs to.
+///
+/// Cranelift may fold a load into a later instruction, whose source location is then that of the
+/// later guest instruction. The trap code is the load's own, and holds its guest instruction
+/// modulo [`lower::TRAP_CODES`]; the source location settles the rest, because folding goes
+/// forward only.
+fn faults(compiled: &CompiledCode, region: &Region) -> Vec<(u32, u16)> {
+    let locations = compiled.buffer.get_srclocs_sorted();
+    let mut faults = Vec::with_capacity(compiled.buffer.traps().len());
+    for trap in compiled.buffer.traps() {
+        let Some(code) = lower::trap_number(trap.code) else {
+            continue;
+        };
+        let n = locations.partition_point(|l| l.start <= trap.offset);
+        let Some(location) = n.checked_sub(1).map(|n| &locations[n]) else {
+            continue;
+        };
+        if trap.offset >= location.end || location.loc.is_default() {
+            continue;
+        }
+        let found = location.loc.bits();
+        let insn = found.saturating_sub(found.wrapping_sub(code) % lower::TRAP_CODES);
+        if (insn as usize) < region.guest.len() {
+            faults.push((trap.offset, insn as u16));
+        }
+    }
+    faults.sort_unstable();
+    faults.dedup_by_key(|f| f.0);
+    faults
+}
