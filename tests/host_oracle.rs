@@ -123,3 +123,65 @@ fn a_hundred_thousand_cases_a_second() {
     // Ten times what a quiet machine needs: this is a guard against a fork per case.
     assert!(took.as_secs() < 20, "{took:?}");
 }
+
+#[test]
+fn every_integer_form_runs_on_the_host() {
+    use host::{forms, rng::Rng, states::Steering};
+    let mut oracle = oracle();
+    let mut tally = std::collections::BTreeMap::new();
+    let mut hangs = Vec::new();
+    for mode in Mode::ALL {
+        for code in forms::forms(mode) {
+            let class = forms::class(code);
+            if class != forms::Class::Integer {
+                *tally.entry((mode, format!("{class:?}"))).or_insert(0) += 1;
+                continue;
+            }
+            let mut rng = Rng::new(code as u64);
+            let mut cases = Vec::new();
+            let mut texts = Vec::new();
+            let mut tried = 0;
+            for _ in 0..20 {
+                let Some(encoding) = forms::encode(&mut rng, mode, code) else {
+                    break;
+                };
+                let steering = Steering::new(mode, &encoding);
+                for _ in 0..5 {
+                    tried += 1;
+                    if let Some(case) = steering.case(&mut rng) {
+                        cases.push(case);
+                        texts.push(encoding.instr);
+                    }
+                }
+            }
+            if tried == 0 {
+                println!("{} {code:?} no encoding", mode.bits());
+                continue;
+            }
+            let out = oracle
+                .run(&cases)
+                .unwrap_or_else(|e| panic!("{e} {code:?} {mode:?}"));
+            let done = out.iter().filter(|o| o.trap == COMPLETED).count();
+            for (i, o) in out.iter().enumerate() {
+                if o.trap == HANG {
+                    hangs.push(format!("{mode:?} {code:?} {:x?}", cases[i].bytes()));
+                }
+            }
+            if cases.len() * 2 < tried || done * 3 < cases.len() {
+                println!(
+                    "{} {code:?}: {tried} tried, {} cases, {done} completed, e.g. {} {:?}",
+                    mode.bits(),
+                    cases.len(),
+                    texts.first().map_or(String::new(), |t| format!("{t:?}")
+                        .chars()
+                        .take(0)
+                        .collect()),
+                    out.iter().map(|o| o.trap).find(|t| *t != COMPLETED)
+                );
+            }
+            *tally.entry((mode, format!("{class:?}"))).or_insert(0) += 1;
+        }
+    }
+    println!("{tally:#?}");
+    assert!(hangs.is_empty(), "{hangs:#?}");
+}
