@@ -7,18 +7,24 @@
 //!
 //! - [`types`], [`guest`], [`flags`], [`ops`], [`helpers`]: the vocabulary, each one table.
 //! - [`exit`]: why execution left a region; the engines' common answer.
-//! - [`region`], [`builder`]: the data and how it is made.
+//! - [`region`], [`builder`]: the data and how it is made; [`print`], [`parse`]: its text form.
+//! - [`cfg`], [`verify`], [`passes`]: what a region must be, and how it gets better.
 
 #![forbid(unsafe_code)]
 
 pub mod builder;
+pub mod cfg;
 pub mod exit;
 pub mod flags;
 pub mod guest;
 pub mod helpers;
 pub mod ops;
+pub mod parse;
+pub mod passes;
+pub mod print;
 pub mod region;
 pub mod types;
+pub mod verify;
 
 pub use builder::Builder;
 pub use exit::ExitReason;
@@ -28,5 +34,9 @@ pub use helpers::{Effects, Helper, StringKind, StringOp};
 pub use ops::{
     AccessKind, Class, Effect, FloatCc, Imm, IntCc, Op, OpInfo, RmwOp, Round, SyscallKind,
 };
+pub use parse::{ParseError, parse};
+pub use passes::PassSet;
+pub use print::InstText;
 pub use region::{Block, BlockData, CodeSize, GuestInsn, Inst, Region, Value};
 pub use types::{Shape, Type};
+pub use verify::{VerifyErrors, verify};

@@ -1,0 +1,62 @@
+//! New instructions in the middle of a block: passes rebuild a block's list front to back and put
+//! what they need before the instruction at hand.
+
+use super::forward::uncopied;
+use crate::ops::{IntCc, Op};
+use crate::region::{Region, Value};
+use crate::types::Type;
+
+/// How far back [`Emit::find`] looks.
+const WINDOW: usize = 16;
+
+/// The rebuilt part of a block, and the guest instruction that new instructions belong to.
+pub struct Emit<'r> {
+    /// The region.
+    pub region: &'r mut Region,
+    /// The block's new list so far.
+    pub out: Vec<Value>,
+    /// The guest instruction at hand.
+    pub insn: u16,
+}
+
+impl Emit<'_> {
+    /// Appends a pure instruction.
+    pub fn op(&mut self, op: Op, ty: Type, args: &[Value], imm: u64) -> Value {
+        let v = self.region.make(op, ty, self.insn, args, imm, 0);
+        self.out.push(v);
+        v
+    }
+
+    /// Appends a constant, cut to its width.
+    pub fn konst(&mut self, ty: Type, bits: u64) -> Value {
+        self.op(Op::Const, ty, &[], bits & ty.mask())
+    }
+
+    /// Appends a comparison.
+    pub fn icmp(&mut self, cc: IntCc, a: Value, b: Value) -> Value {
+        let ty = self.region.ty(a);
+        self.op(Op::ICmp, ty, &[a, b], cc as u64)
+    }
+
+    /// Appends a binary op, or finds the same one a few instructions back.
+    pub fn find(&mut self, op: Op, a: Value, b: Value) -> Value {
+        let ty = self.region.ty(a);
+        for &v in self.out.iter().rev().take(WINDOW) {
+            let inst = self.region.inst(v);
+            if inst.op == op && inst.ty == ty {
+                let args = self.region.args(v);
+                if uncopied(self.region, args[0]) == a && uncopied(self.region, args[1]) == b {
+                    return v;
+                }
+            }
+        }
+        self.op(op, ty, &[a, b], 0)
+    }
+
+    /// Turns `v` into another op in place; its result type must stay.
+    pub fn become_op(&mut self, v: Value, op: Op, ty: Type, args: &[Value], imm: u64) {
+        self.region.set_args(v, args);
+        let inst = self.region.inst_mut(v);
+        (inst.op, inst.ty, inst.imm, inst.aux) = (op, ty, imm, 0);
+    }
+}

@@ -1,0 +1,326 @@
+//! Guest-state forwarding: `getreg`s become the values that were last written or read, through
+//! joins and loops by block parameters; then `setreg`s that nobody can observe go.
+//!
+//! The memory stays current wherever the lifter made it current: a `setreg` is dropped only if it
+//! is overwritten before every observer, see [`super::liveness`]. `fuel` and `trapif` count as
+//! observers although their exits are cold.
+//!
+//! SSA is built on demand, as in Braun et al., "Simple and Efficient Construction of Static Single
+//! Assignment Form": a register gets a parameter at a join only if it is read below and its values
+//! differ. What a register holds at the region's entry, and after a helper that writes it, is
+//! itself a `getreg`, made there when something below needs it.
+
+use super::liveness::{REGS, drop_dead_writes, helper_writes};
+use crate::cfg::{Cfg, prune_unreachable};
+use crate::guest::Reg;
+use crate::helpers::Helper;
+use crate::ops::{Effect, Op};
+use crate::region::{Block, Region, Value};
+
+/// Runs the pass.
+pub fn forward(region: &mut Region) {
+    let cfg = prune_unreachable(region);
+    let mut f = Forward {
+        last: vec![NONE; region.blocks.len() * Reg::COUNT],
+        first: Vec::new(),
+        open: Vec::new(),
+        params: Vec::new(),
+        made: Vec::new(),
+        same: Vec::new(),
+        region,
+        cfg: &cfg,
+    };
+    for &b in &cfg.rpo {
+        f.within(b);
+    }
+    if !f.open.is_empty() {
+        f.across();
+    }
+    drop_dead_writes(region, &cfg, REGS);
+}
+
+/// No value is known: the block does not touch the register.
+const NONE: Value = Value(u32::MAX);
+/// A helper of the block wrote the register, and nothing has read it since.
+const WRITTEN: Value = Value(u32::MAX - 1);
+
+struct Forward<'r> {
+    region: &'r mut Region,
+    cfg: &'r Cfg,
+    /// By block and register: the value at the block's end.
+    last: Vec<Value>,
+    /// By block and register: the value at the block's start, where one was asked for.
+    first: Vec<Value>,
+    /// The `getreg`s that read what their block started with.
+    open: Vec<(Block, Value, Reg)>,
+    /// The parameters made.
+    params: Vec<(Block, Value, Reg)>,
+    /// The `getreg`s made: where to put each, and itself.
+    made: Vec<(Block, Place, Value)>,
+    /// By value: the value that it turned out to be.
+    same: Vec<Value>,
+}
+
+/// Where an instruction is put into its block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Start,
+    After(Value),
+}
+
+fn slot(b: Block, r: Reg) -> usize {
+    b.0 as usize * Reg::COUNT + r as usize
+}
+
+impl Forward<'_> {
+    /// Forwards inside one block.
+    fn within(&mut self, b: Block) {
+        let mut insts = std::mem::take(&mut self.region.blocks[b.0 as usize].insts);
+        let base = slot(b, Reg::ALL[0]);
+        insts.retain(|&v| {
+            let inst = *self.region.inst(v);
+            match inst.op {
+                Op::GetReg => {
+                    let known = &mut self.last[base + inst.imm as usize];
+                    match *known {
+                        NONE | WRITTEN => {
+                            if *known == NONE && b != Region::ENTRY {
+                                self.open.push((b, v, Reg::ALL[inst.imm as usize]));
+                            }
+                            *known = v;
+                        }
+                        of => self.region.replace_with_copy(v, of),
+                    }
+                }
+                Op::SetReg => {
+                    let x = uncopied(self.region, self.region.args(v)[0]);
+                    let known = &mut self.last[base + inst.imm as usize];
+                    if *known == x {
+                        return false;
+                    }
+                    *known = x;
+                }
+                _ if inst.op.info().effect == Effect::Helper => {
+                    let mut mask = helper_writes(Helper::from_imm(inst.imm).effects()) & REGS;
+                    while mask != 0 {
+                        self.last[base + mask.trailing_zeros() as usize] = WRITTEN;
+                        mask &= mask - 1;
+                    }
+                }
+                _ => {}
+            }
+            true
+        });
+        self.region.blocks[b.0 as usize].insts = insts;
+    }
+
+    /// Forwards across blocks: gives every open `getreg` its value.
+    fn across(&mut self) {
+        self.first = vec![NONE; self.last.len()];
+        let open = std::mem::take(&mut self.open);
+        for &(b, _, r) in &open {
+            self.at_start(b, r);
+        }
+        self.same = (0..self.region.insts.len() as u32).map(Value).collect();
+        for &(b, v, r) in &open {
+            self.same[v.0 as usize] = self.first[slot(b, r)];
+        }
+        self.merge_params();
+        self.undo_single(&open);
+        for (b, v, _) in open {
+            let of = self.find(v);
+            if of != v {
+                debug_assert!(self.cfg.is_reachable(b));
+                self.region.replace_with_copy(v, of);
+            }
+        }
+        self.place_params();
+        self.place_made();
+    }
+
+    /// The value of `r` at the start of `b`.
+    fn at_start(&mut self, b: Block, r: Reg) -> Value {
+        let known = self.first[slot(b, r)];
+        if known != NONE {
+            return known;
+        }
+        let cfg = self.cfg;
+        let preds = cfg.preds(b);
+        if preds.iter().all(|p| *p == preds[0]) {
+            let v = self.at_end(preds[0], r);
+            self.first[slot(b, r)] = v;
+            return v;
+        }
+        let param = self.region.make(Op::Param, r.ty(), 0, &[], 0, 0);
+        self.first[slot(b, r)] = param;
+        self.params.push((b, param, r));
+        for &p in preds {
+            self.at_end(p, r);
+        }
+        param
+    }
+
+    /// The value of `r` at the end of `b`.
+    fn at_end(&mut self, b: Block, r: Reg) -> Value {
+        let v = match self.last[slot(b, r)] {
+            NONE if b == Region::ENTRY => self.make_getreg(b, Place::Start, r),
+            NONE => self.at_start(b, r),
+            WRITTEN => {
+                let insts = self.region.blocks[b.0 as usize].insts.iter().rev();
+                let mut writers = insts.filter(|&&v| {
+                    let inst = self.region.inst(v);
+                    inst.op.info().effect == Effect::Helper
+                        && helper_writes(Helper::from_imm(inst.imm).effects()) >> r as u32 & 1 != 0
+                });
+                let place = writers.next().map_or(Place::Start, |&v| Place::After(v));
+                self.make_getreg(b, place, r)
+            }
+            v => v,
+        };
+        self.last[slot(b, r)] = v;
+        v
+    }
+
+    fn make_getreg(&mut self, b: Block, place: Place, r: Reg) -> Value {
+        let insn = match place {
+            Place::Start => {
+                let first = self.region.blocks[b.0 as usize].insts[0];
+                self.region.inst(first).insn
+            }
+            Place::After(v) => self.region.inst(v).insn,
+        };
+        let v = self.region.make(Op::GetReg, r.ty(), insn, &[], r as u64, 0);
+        self.made.push((b, place, v));
+        v
+    }
+
+    fn find(&mut self, v: Value) -> Value {
+        let mut root = v;
+        while self.same[root.0 as usize] != root {
+            root = self.same[root.0 as usize];
+        }
+        let mut v = v;
+        while v != root {
+            v = std::mem::replace(&mut self.same[v.0 as usize], root);
+        }
+        root
+    }
+
+    /// Drops parameters that get the same value on every edge, until none is left.
+    fn merge_params(&mut self) {
+        let mut params = std::mem::take(&mut self.params);
+        let cfg = self.cfg;
+        let mut before = usize::MAX;
+        while params.len() < before {
+            before = params.len();
+            params.retain(|&(b, param, r)| {
+                let mut only = None;
+                for &p in cfg.preds(b) {
+                    let v = self.find(self.last[slot(p, r)]);
+                    if v != param && *only.get_or_insert(v) != v {
+                        return true;
+                    }
+                }
+                // A reachable join gets at least one value that is not itself.
+                if let Some(v) = only {
+                    self.same[param.0 as usize] = v;
+                }
+                only.is_none()
+            });
+        }
+        self.params = params;
+    }
+
+    /// A `getreg` made at the entry for a single read elsewhere is no gain, unless the read is in
+    /// a loop: leaves that one where it was.
+    fn undo_single(&mut self, open: &[(Block, Value, Reg)]) {
+        let mut uses = vec![0u32; Reg::COUNT];
+        let loops: Vec<(u32, u32)> = self.cfg.loops().collect();
+        for i in 0..self.params.len() {
+            let (b, _, r) = self.params[i];
+            let cfg = self.cfg;
+            for &p in cfg.preds(b) {
+                let v = self.find(self.last[slot(p, r)]);
+                if self.region.inst(v).op == Op::GetReg {
+                    uses[r as usize] += 2;
+                }
+            }
+        }
+        for &(b, v, r) in open {
+            let of = self.find(v);
+            let at = self.cfg.order[b.0 as usize];
+            let in_loop = loops.iter().any(|&(from, to)| from <= at && at <= to);
+            let entry_read = self.made.contains(&(Region::ENTRY, Place::Start, of));
+            uses[r as usize] += if in_loop || !entry_read { 2 } else { 1 };
+        }
+        for &(_, v, r) in open {
+            if uses[r as usize] == 1 {
+                let of = self.find(v);
+                self.made.retain(|&(.., made)| made != of);
+                self.same[v.0 as usize] = v;
+            }
+        }
+    }
+
+    /// Puts the parameters into their blocks and their values into the branches.
+    fn place_params(&mut self) {
+        if self.params.is_empty() {
+            return;
+        }
+        let mut params = std::mem::take(&mut self.params);
+        params.sort_unstable_by_key(|&(b, v, _)| (b, v));
+        for &(b, v, _) in &params {
+            self.region.blocks[b.0 as usize].params.push(v);
+        }
+        let mut args = Vec::new();
+        for i in 0..self.cfg.rpo.len() {
+            let b = self.cfg.rpo[i];
+            let t = self.region.terminator(b);
+            let two = self.region.inst(t).op == Op::BrIf;
+            args.clear();
+            if two {
+                args.push(self.region.args(t)[0]);
+            }
+            let edges: Vec<(Block, Vec<Value>)> = self
+                .region
+                .successors(t)
+                .map(|(to, args)| (to, args.to_vec()))
+                .collect();
+            let mut split = None;
+            for (to, old) in edges {
+                args.extend_from_slice(&old);
+                let start = params.partition_point(|&(b, ..)| b < to);
+                for &(_, _, r) in params[start..].iter().take_while(|&&(b, ..)| b == to) {
+                    let v = self.find(self.last[slot(b, r)]);
+                    args.push(v);
+                }
+                split.get_or_insert(args.len() as u32 - u32::from(two));
+            }
+            if args.len() != self.region.args(t).len() {
+                self.region.set_args(t, &args);
+                if two {
+                    self.region.inst_mut(t).aux = split.unwrap_or(0);
+                }
+            }
+        }
+    }
+
+    fn place_made(&mut self) {
+        for (b, place, v) in std::mem::take(&mut self.made) {
+            let insts = &mut self.region.blocks[b.0 as usize].insts;
+            let at = match place {
+                Place::Start => 0,
+                Place::After(call) => insts.iter().position(|&i| i == call).map_or(0, |n| n + 1),
+            };
+            insts.insert(at, v);
+        }
+    }
+}
+
+/// `v`, or what it is a copy of.
+pub(super) fn uncopied(region: &Region, mut v: Value) -> Value {
+    while region.inst(v).op == Op::Copy {
+        v = region.args(v)[0];
+    }
+    v
+}

@@ -1,0 +1,131 @@
+//! Which guest state something can still observe: backward over the control-flow graph.
+//!
+//! The state is a mask with one bit for each guest register and one for the flags. Memory holds
+//! the state, and it must be complete at every observer: ops that access guest memory (they may
+//! fault), that may leave or leave the region, and helpers as they declare.
+
+use crate::cfg::Cfg;
+use crate::guest::{Reg, RegClass};
+use crate::helpers::{Effects, Helper};
+use crate::ops::{Effect, Op};
+use crate::region::{Block, Region, Value};
+
+/// All guest registers.
+pub const REGS: u64 = (1 << Reg::COUNT) - 1;
+/// The arithmetic flags.
+pub const FLAGS: u64 = 1 << 63;
+const _: () = assert!(Reg::COUNT < 63);
+
+/// The registers of the classes that `has` accepts.
+fn classes(has: impl Fn(RegClass) -> bool) -> u64 {
+    let mut mask = 0;
+    for &r in Reg::ALL {
+        if has(r.class()) {
+            mask |= 1 << r as u32;
+        }
+    }
+    mask
+}
+
+/// The state that a helper reads, as a mask.
+pub fn helper_reads(e: Effects) -> u64 {
+    if e.has(Effects::MAY_EXIT) {
+        return u64::MAX;
+    }
+    let regs = classes(|class| {
+        e.has(match class {
+            RegClass::Gpr => Effects::READ_GPR,
+            RegClass::Segment => Effects::READ_SEGMENT,
+            RegClass::Control => Effects::READ_CONTROL,
+            RegClass::Sse => Effects::READ_SSE,
+        })
+    });
+    regs | if e.has(Effects::READ_FLAGS) { FLAGS } else { 0 }
+}
+
+/// The state that a helper may write, as a mask.
+pub fn helper_writes(e: Effects) -> u64 {
+    let regs = classes(|class| {
+        e.has(match class {
+            RegClass::Gpr => Effects::WRITE_GPR,
+            RegClass::Segment => Effects::WRITE_SEGMENT,
+            RegClass::Control => Effects::WRITE_CONTROL,
+            RegClass::Sse => Effects::WRITE_SSE,
+        })
+    });
+    regs | if e.has(Effects::WRITE_FLAGS) {
+        FLAGS
+    } else {
+        0
+    }
+}
+
+/// What an instruction observes, and what it certainly overwrites.
+fn transfer(region: &Region, v: Value) -> (u64, u64) {
+    let inst = region.inst(v);
+    match inst.op.info().effect {
+        Effect::Pure | Effect::Branch => (0, 0),
+        Effect::Load | Effect::Store | Effect::MayExit | Effect::Exit => (u64::MAX, 0),
+        Effect::Helper => (helper_reads(Helper::from_imm(inst.imm).effects()), 0),
+        Effect::ReadState if inst.op == Op::GetReg => (1 << inst.imm, 0),
+        Effect::ReadState => (FLAGS, 0),
+        Effect::WriteState if inst.op == Op::SetReg => (0, 1 << inst.imm),
+        Effect::WriteState => (0, FLAGS),
+    }
+}
+
+/// Drops the `setreg`s and `setflags`s of the state in `which` that are overwritten on every path
+/// before anything observes them.
+pub fn drop_dead_writes(region: &mut Region, cfg: &Cfg, which: u64) {
+    let live_out = if region.blocks.len() == 1 {
+        vec![0]
+    } else {
+        live_out(region, cfg)
+    };
+    for &b in &cfg.rpo {
+        let mut live = live_out[b.0 as usize];
+        let mut insts = std::mem::take(&mut region.blocks[b.0 as usize].insts);
+        // Kept instructions gather at the end, then move to the front.
+        let mut keep = insts.len();
+        for i in (0..insts.len()).rev() {
+            let v = insts[i];
+            let (seen, over) = transfer(region, v);
+            if over & which != 0 && live & over == 0 {
+                continue;
+            }
+            live = (live & !over) | seen;
+            keep -= 1;
+            insts[keep] = v;
+        }
+        insts.drain(..keep);
+        region.blocks[b.0 as usize].insts = insts;
+    }
+}
+
+/// By block: the state observed after it.
+fn live_out(region: &Region, cfg: &Cfg) -> Vec<u64> {
+    let n = region.blocks.len();
+    let (mut seen, mut over) = (vec![0u64; n], vec![0u64; n]);
+    for &b in &cfg.rpo {
+        let b = b.0 as usize;
+        for &v in region.blocks[b].insts.iter().rev() {
+            let (s, o) = transfer(region, v);
+            seen[b] = (seen[b] & !o) | s;
+            over[b] = (over[b] | o) & !s;
+        }
+    }
+    let mut out = vec![0u64; n];
+    let mut changed = true;
+    while changed {
+        changed = false;
+        for &b in cfg.rpo.iter().rev() {
+            let mut live = 0;
+            for (Block(to), _) in region.successors(region.terminator(b)) {
+                let to = to as usize;
+                live |= seen[to] | (out[to] & !over[to]);
+            }
+            changed |= std::mem::replace(&mut out[b.0 as usize], live) != live;
+        }
+    }
+    out
+}
