@@ -37,7 +37,7 @@ impl GuestMemory {
     #[inline(always)]
     pub fn write<T: Scalar>(&self, addr: u64, value: T) -> Result<(), MemFault> {
         let size = size_of::<T>() as u64;
-        let wanted = page::WRITE | page::CODE;
+        let wanted = page::WRITE | page::CODE | page::WATCH;
         if self.flags(addr) & wanted != page::WRITE || addr % PAGE > PAGE - size {
             self.check_slow(addr, size, true)?;
         }
@@ -70,7 +70,19 @@ impl GuestMemory {
             }
             done += PAGE - at % PAGE;
         }
+        if write && len > 0 {
+            self.save_watched(addr, len);
+        }
         Ok(())
+    }
+
+    /// Saves the watched pages of a range that is about to be written to.
+    fn save_watched(&self, addr: u64, len: u64) {
+        for n in addr / PAGE..=(addr + (len - 1)) / PAGE {
+            if self.flags(n * PAGE) & page::WATCH != 0 {
+                self.save_page(n);
+            }
+        }
     }
 
     /// Reads bytes; on a fault nothing of `out` has changed.

@@ -4,7 +4,11 @@ use super::{GuestMemory, PAGE, page};
 use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags};
+use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
+
+/// Pages in a chunk: the granularity in which `mapped_ranges` knows where to look.
+const CHUNK_PAGES: u64 = 512;
 
 /// Why a mapping could not be changed.
 #[derive(thiserror::Error, Clone, Copy, PartialEq, Eq, Debug)]
@@ -168,6 +172,31 @@ impl GuestMemory {
         None
     }
 
+    /// The mapped ranges of the window, as (start, end) addresses.
+    pub fn mapped_ranges(&self) -> Vec<(u64, u64)> {
+        let mut ranges: Vec<(u64, u64)> = Vec::new();
+        let chunks = self.lock_chunks().clone();
+        for chunk in chunks {
+            let end = ((chunk + 1) * CHUNK_PAGES).min(self.limit / PAGE);
+            for n in chunk * CHUNK_PAGES..end {
+                if self.flag(n).load(Ordering::Relaxed) & page::MAPPED == 0 {
+                    continue;
+                }
+                match ranges.last_mut() {
+                    Some(last) if last.1 == n * PAGE => last.1 += PAGE,
+                    _ => ranges.push((n * PAGE, (n + 1) * PAGE)),
+                }
+            }
+        }
+        ranges
+    }
+
+    fn lock_chunks(&self) -> std::sync::MutexGuard<'_, BTreeSet<u64>> {
+        self.chunks
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     /// Page-aligned, not empty, inside the window.
     fn check_range(&self, addr: u64, len: u64) -> Result<(), MapError> {
         let fits = addr.checked_add(len).is_some_and(|end| end <= self.limit);
@@ -179,6 +208,13 @@ impl GuestMemory {
 
     /// Gives pages new flags; those that held translations are reported as dirty.
     fn set_flags(&self, addr: u64, len: u64, flags: u8) {
+        if flags & page::MAPPED != 0 {
+            let first = addr / PAGE / CHUNK_PAGES;
+            self.lock_chunks()
+                .extend(first..=(addr + len - 1) / PAGE / CHUNK_PAGES);
+        }
+        let watch = flags & page::MAPPED != 0 && self.is_watching();
+        let flags = if watch { flags | page::WATCH } else { flags };
         for n in addr / PAGE..(addr + len) / PAGE {
             // Unmapping a large range must not touch table pages that were never used.
             let slot = self.flag(n);

@@ -18,16 +18,19 @@
 mod access;
 mod atomic;
 mod code;
+mod journal;
 mod map;
 #[cfg(test)]
 mod tests;
 
 use rustix::mm::{MapFlags, ProtFlags};
+use std::collections::BTreeSet;
 use std::ffi::c_void;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 pub use access::Scalar;
+pub use journal::SavedPage;
 pub use map::{FileMapping, MapError};
 
 /// Size of a guest page, and the only host page size that works.
@@ -49,6 +52,8 @@ pub mod page {
     pub const MAPPED: u8 = 8;
     /// It holds code that has been translated: writes must drop the translations first.
     pub const CODE: u8 = 16;
+    /// The next write to it saves its bytes first: see `journal.rs`.
+    pub const WATCH: u8 = 32;
 }
 
 /// Which window to reserve.
@@ -92,6 +97,9 @@ pub struct GuestMemory {
     limit: u64,
     flags: *const AtomicU8,
     dirty_code: Mutex<Vec<u64>>,
+    journal: Mutex<journal::Journal>,
+    /// 2 MiB chunks in which something was ever mapped.
+    chunks: Mutex<BTreeSet<u64>>,
 }
 
 // SAFETY: the pointers name mappings that live as long as the value; the flag table is atomic, and
@@ -131,6 +139,8 @@ impl GuestMemory {
             limit,
             flags: flags.cast_const().cast(),
             dirty_code: Mutex::new(Vec::new()),
+            journal: Mutex::default(),
+            chunks: Mutex::default(),
         })
     }
 
