@@ -6,7 +6,7 @@
 use crate::lift::Lift;
 use crate::mode::Mode;
 use crate::policy::SensitivePolicy;
-use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction};
+use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, OpKind};
 use metaphrase_ir::{Block, Builder, GuestInsn, Region};
 use std::collections::{HashMap, VecDeque};
 
@@ -249,19 +249,34 @@ fn discover(
         }
         budget = budget.saturating_sub(insns.len());
         if let Some(Decoded::Insn(last)) = insns.last() {
-            match last.flow_control() {
-                FlowControl::UnconditionalBranch => queue.push_back(last.near_branch_target()),
-                FlowControl::ConditionalBranch => {
-                    queue.push_back(last.near_branch_target());
-                    queue.push_back(at);
-                }
-                FlowControl::Next => queue.push_back(at),
-                _ => {}
-            }
+            let target = near_target(last);
+            let (branch, fall) = match last.flow_control() {
+                FlowControl::UnconditionalBranch => (target, None),
+                FlowControl::ConditionalBranch => (target, Some(at)),
+                FlowControl::Next => (None, Some(at)),
+                _ => (None, None),
+            };
+            let reachable = |pc: &u64| !mode.is_64() || is_near(entry, *pc);
+            queue.extend([branch, fall].into_iter().flatten().filter(reachable));
         }
         blocks.push(GuestBlock { pc, insns });
     }
     Ok(blocks)
+}
+
+/// The target of a direct near branch.
+fn near_target(insn: &Instruction) -> Option<u64> {
+    matches!(
+        insn.op0_kind(),
+        OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64
+    )
+    .then(|| insn.near_branch_target())
+}
+
+/// Whether every PC offset in a block at `pc` fits 32 bits, as fall-through and return PCs must.
+/// (Outside 64-bit code PCs are taken modulo 2^32, and every offset does.)
+fn is_near(entry: u64, pc: u64) -> bool {
+    (pc.wrapping_sub(entry) as i64).unsigned_abs() < 1 << 30
 }
 
 /// Lifts one guest block at the builder's place.
@@ -293,11 +308,12 @@ fn lift_block<'a>(
             Decoded::Insn(insn) => cx.instruction(insn),
             Decoded::Bad { vector, .. } => cx.ir.exit_raise(*vector),
         }
-        if cx.took_trap_policy() {
-            // The runtime charges this instruction when it emulates it.
-            uncharge(&mut cx.ir, fuel, first, n);
-        }
+        // The runtime charges an instruction that it emulates itself.
+        let paid = if cx.took_trap_policy() { n } else { n + 1 };
         if cx.ir.is_terminated() {
+            if paid < block.insns.len() {
+                uncharge(&mut cx.ir, fuel, first, paid);
+            }
             break;
         }
     }
@@ -307,7 +323,7 @@ fn lift_block<'a>(
     }
 }
 
-/// Corrects a block's fuel after it was found to end before instruction `n` of it.
+/// Corrects the fuel of a block that was found to end after the first `n` of its instructions.
 fn uncharge(ir: &mut Builder<'_>, fuel: metaphrase_ir::Value, first: usize, n: usize) {
     ir.region.inst_mut(fuel).imm = n as u64;
     for (i, guest) in ir.region.guest[first..].iter_mut().enumerate() {

@@ -28,7 +28,6 @@ impl Lift<'_> {
             None => match self.insn.memory_displ_size() {
                 2 => Type::I16,
                 8 => Type::I64,
-                _ if self.mode.is_64() => Type::I64,
                 _ => Type::I32,
             },
         }
@@ -68,7 +67,7 @@ impl Lift<'_> {
             });
         }
         let v = match sum {
-            None => self.iconst(compute, disp),
+            None => return self.iconst(Type::I64, disp & ty.mask()),
             Some(s) if disp & compute.mask() == 0 => s,
             Some(s) => {
                 let d = self.iconst(compute, disp);
@@ -114,8 +113,7 @@ impl Lift<'_> {
         if self.mode.is_64() {
             return self.ir.add(ea, base);
         }
-        let (ea, base) = (self.ir.trunc(Type::I32, ea), self.ir.trunc(Type::I32, base));
         let sum = self.ir.add(ea, base);
-        self.ir.zext(Type::I64, sum)
+        self.wrap_address(sum, Type::I32)
     }
 }

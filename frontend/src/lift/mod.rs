@@ -9,8 +9,12 @@
 
 pub mod address;
 pub mod alu;
+pub mod control;
+pub mod data;
+pub mod muldiv;
 pub mod operand;
 pub mod stack;
+pub mod unary;
 
 use crate::mode::Mode;
 use crate::policy::{Policy, Sensitive, SensitivePolicy};
@@ -158,4 +162,10 @@ impl<'a> Lift<'a> {
 type Family = fn(&mut Lift<'_>, Mnemonic) -> bool;
 
 /// The families, the most frequent first.
-const FAMILIES: &[Family] = &[alu::lift];
+const FAMILIES: &[Family] = &[
+    data::lift,
+    alu::lift,
+    control::lift,
+    unary::lift,
+    muldiv::lift,
+];

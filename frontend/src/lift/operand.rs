@@ -63,7 +63,7 @@ impl Lift<'_> {
     pub fn op_type(&self, n: u32) -> Type {
         match self.insn.op_kind(n) {
             OpKind::Register => Type::int(self.insn.op_register(n).size().clamp(1, 8) as u32),
-            OpKind::Immediate8 => Type::I8,
+            OpKind::Immediate8 | OpKind::Immediate8_2nd => Type::I8,
             OpKind::Immediate16 | OpKind::Immediate8to16 => Type::I16,
             OpKind::Immediate32 | OpKind::Immediate8to32 => Type::I32,
             OpKind::Immediate64 | OpKind::Immediate8to64 | OpKind::Immediate32to64 => Type::I64,
