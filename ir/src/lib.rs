@@ -39,4 +39,4 @@ pub use passes::PassSet;
 pub use print::InstText;
 pub use region::{Block, BlockData, CodeSize, GuestInsn, Inst, Region, Value};
 pub use types::{Shape, Type};
-pub use verify::{VerifyErrors, verify};
+pub use verify::{VerifyError, VerifyErrors, verify};
