@@ -117,8 +117,13 @@ impl Decoded {
 
     fn ends_block(&self) -> bool {
         match self {
-            // REP strings loop through the dispatcher's fuel, but lift inline: only real flow ends.
-            Decoded::Insn(i) => !matches!(i.flow_control(), FlowControl::Next),
+            // What may leave the region after itself ends its block too, so that the fuel of the
+            // instructions behind it is not taken: REP strings, POPF (TF), segment loads (mode).
+            Decoded::Insn(i) => {
+                !matches!(i.flow_control(), FlowControl::Next)
+                    || i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix())
+                    || crate::lift::system::may_leave_after(i)
+            }
             Decoded::Bad { .. } => true,
         }
     }

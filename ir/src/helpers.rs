@@ -144,6 +144,12 @@ helpers! {
 
     // Segments in user mode.
     LoadSegment load_segment [I16] I64 [READ_SEGMENT WRITE_SEGMENT MAY_EXIT] "Loads selector a; descriptor: the segment's number in encoding order (ES, CS, SS, DS, FS, GS).";
+    SegmentInfo segment_info [I16] I64 [OPAQUE] "What LAR, LSL, VERR, VERW (descriptor 0 to 3) find for selector a: bit 32 is set if it is valid, the low half is the value.";
+
+    // Flags and leaving, as callouts.
+    PushfImage pushf_image [] I64 [READ_FLAGS READ_CONTROL] "RFLAGS as PUSHF stores it.";
+    Popf popf [I64] I64 [WRITE_FLAGS READ_CONTROL WRITE_CONTROL OPAQUE] "POPF of image a at CPL 3; descriptor: the operand size in bytes.";
+    LeaveAt leave_at [I64] I64 [OPAQUE] "Makes RIP a and asks for the dispatcher; `exit_resume` must follow.";
 }
 
 impl fmt::Display for Helper {
@@ -163,6 +169,8 @@ pub struct StringOp {
     pub addr: u32,
     /// REPNE rather than REP/REPE.
     pub repne: bool,
+    /// 64-bit code: ES has base 0, and linear addresses do not wrap at 2^32.
+    pub long: bool,
 }
 
 /// A string instruction that takes a REP prefix (without INS and OUTS).
@@ -184,7 +192,11 @@ pub enum StringKind {
 impl StringOp {
     /// Packs into the descriptor.
     pub const fn pack(self) -> u32 {
-        self.kind as u32 | self.size << 8 | self.addr << 16 | (self.repne as u32) << 24
+        self.kind as u32
+            | self.size << 8
+            | self.addr << 16
+            | (self.repne as u32) << 24
+            | (self.long as u32) << 25
     }
 
     /// Unpacks a descriptor; unknown kinds read as SCAS.
@@ -200,7 +212,8 @@ impl StringOp {
             kind,
             size: word >> 8 & 0xff,
             addr: word >> 16 & 0xff,
-            repne: word >> 24 != 0,
+            repne: word >> 24 & 1 != 0,
+            long: word >> 25 & 1 != 0,
         }
     }
 }

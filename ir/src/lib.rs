@@ -6,6 +6,7 @@
 //! it fast by forwarding values and dropping what nobody can observe.
 //!
 //! - [`types`], [`guest`], [`flags`], [`ops`], [`helpers`]: the vocabulary, each one table.
+//! - [`sysflags`]: the names of the system flags.
 //! - [`exit`]: why execution left a region; the engines' common answer.
 //! - [`region`], [`builder`]: the data and how it is made; [`print`], [`parse`]: its text form.
 //! - [`cfg`], [`verify`], [`passes`]: what a region must be, and how it gets better.
@@ -23,6 +24,7 @@ pub mod parse;
 pub mod passes;
 pub mod print;
 pub mod region;
+pub mod sysflags;
 pub mod types;
 pub mod verify;
 

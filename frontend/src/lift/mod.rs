@@ -9,11 +9,16 @@
 
 pub mod address;
 pub mod alu;
+pub mod atomic;
+pub mod bcd;
 pub mod control;
 pub mod data;
 pub mod muldiv;
 pub mod operand;
 pub mod stack;
+pub mod stack_ops;
+pub mod string;
+pub mod system;
 pub mod unary;
 
 use crate::mode::Mode;
@@ -166,6 +171,11 @@ const FAMILIES: &[Family] = &[
     data::lift,
     alu::lift,
     control::lift,
+    stack_ops::lift,
     unary::lift,
     muldiv::lift,
+    string::lift,
+    atomic::lift,
+    system::lift,
+    bcd::lift,
 ];

@@ -1,0 +1,162 @@
+//! String instructions: MOVS, STOS, LODS, CMPS, SCAS, with and without REP; INS and OUTS.
+//!
+//! Without a prefix they are a few loads and stores. With REP one helper call does a bounded
+//! number of iterations, with the registers in the guest state always architectural; when it asks
+//! for more, the region is left for the same instruction, which charges fuel again. So a long
+//! REP is interruptible and each of its pieces counts as an instruction.
+
+use super::{GP, Lift};
+use crate::policy::Sensitive;
+use iced_x86::{Mnemonic, OpKind, Register};
+use metaphrase_ir::helpers::{StringKind, StringOp};
+use metaphrase_ir::{AccessKind, FlagKind, Helper, Reg, Type, Value};
+
+/// Lifts the instruction if it is one of this family.
+pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
+    if !cx.insn.is_string_instruction() {
+        return false;
+    }
+    let kind = match mnemonic {
+        Mnemonic::Movsb | Mnemonic::Movsw | Mnemonic::Movsd | Mnemonic::Movsq => StringKind::Movs,
+        Mnemonic::Stosb | Mnemonic::Stosw | Mnemonic::Stosd | Mnemonic::Stosq => StringKind::Stos,
+        Mnemonic::Lodsb | Mnemonic::Lodsw | Mnemonic::Lodsd | Mnemonic::Lodsq => StringKind::Lods,
+        Mnemonic::Cmpsb | Mnemonic::Cmpsw | Mnemonic::Cmpsd | Mnemonic::Cmpsq => StringKind::Cmps,
+        Mnemonic::Scasb | Mnemonic::Scasw | Mnemonic::Scasd | Mnemonic::Scasq => StringKind::Scas,
+        _ => {
+            port_string(cx);
+            return true;
+        }
+    };
+    let op = StringOp {
+        kind,
+        size: element(cx).bytes(),
+        addr: address_type(cx).bytes(),
+        repne: cx.insn.has_repne_prefix(),
+        long: cx.mode.is_64(),
+    };
+    if cx.insn.has_rep_prefix() || cx.insn.has_repne_prefix() {
+        repeated(cx, op);
+    } else {
+        once(cx, op);
+    }
+    true
+}
+
+/// The element's type.
+fn element(cx: &Lift<'_>) -> Type {
+    Type::int(cx.insn.memory_size().size() as u32)
+}
+
+/// The address size, from the implicit memory operands.
+fn address_type(cx: &Lift<'_>) -> Type {
+    for n in 0..cx.insn.op_count() {
+        match cx.insn.op_kind(n) {
+            OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI => return Type::I16,
+            OpKind::MemorySegESI | OpKind::MemorySegEDI | OpKind::MemoryESEDI => return Type::I32,
+            _ => {}
+        }
+    }
+    Type::I64
+}
+
+/// RSI, RDI or RCX at the address size.
+fn at_size(ty: Type, whole: Register) -> Register {
+    match (ty, whole) {
+        (Type::I16, Register::RSI) => Register::SI,
+        (Type::I16, _) => Register::DI,
+        (Type::I32, Register::RSI) => Register::ESI,
+        (Type::I32, _) => Register::EDI,
+        _ => whole,
+    }
+}
+
+/// RAX at the element size.
+fn accumulator(ty: Type) -> Register {
+    match ty {
+        Type::I8 => Register::AL,
+        Type::I16 => Register::AX,
+        Type::I32 => Register::EAX,
+        _ => Register::RAX,
+    }
+}
+
+/// The linear address that `register` (RSI or RDI) points to in `segment`.
+fn pointer(cx: &mut Lift<'_>, op: StringOp, register: Register, segment: Register) -> Value {
+    let v = cx.read_gpr(at_size(Type::int(op.addr), register));
+    let ea = cx.ir.zext(Type::I64, v);
+    cx.add_segment(segment, ea)
+}
+
+/// Moves RSI or RDI by one element in the direction that DF gives.
+fn advance(cx: &mut Lift<'_>, op: StringOp, register: Register) {
+    let ty = Type::int(op.addr);
+    let df = cx.ir.getreg(Reg::Df);
+    let shift = cx.iconst(Type::I64, u64::from(op.size.trailing_zeros()));
+    let step = cx.ir.shl(df, shift);
+    let step = cx.ir.trunc(ty, step);
+    let r = at_size(ty, register);
+    let old = cx.read_gpr(r);
+    let new = cx.ir.add(old, step);
+    cx.write_gpr(r, new);
+}
+
+/// One iteration, without a prefix.
+fn once(cx: &mut Lift<'_>, op: StringOp) {
+    let ty = Type::int(op.size);
+    let (source, dest) = (Register::RSI, Register::RDI);
+    let segment = cx.insn.memory_segment();
+    match op.kind {
+        StringKind::Movs => {
+            let from = pointer(cx, op, source, segment);
+            let v = cx.ir.load(ty, from, AccessKind::Data);
+            let to = pointer(cx, op, dest, Register::ES);
+            cx.ir.store(to, v, AccessKind::Data);
+            advance(cx, op, source);
+            advance(cx, op, dest);
+        }
+        StringKind::Stos => {
+            let v = cx.read_gpr(accumulator(ty));
+            let to = pointer(cx, op, dest, Register::ES);
+            cx.ir.store(to, v, AccessKind::Data);
+            advance(cx, op, dest);
+        }
+        StringKind::Lods => {
+            let from = pointer(cx, op, source, segment);
+            let v = cx.ir.load(ty, from, AccessKind::Data);
+            cx.write_gpr(accumulator(ty), v);
+            advance(cx, op, source);
+        }
+        StringKind::Cmps => {
+            let from = pointer(cx, op, source, segment);
+            let a = cx.ir.load(ty, from, AccessKind::Data);
+            let to = pointer(cx, op, dest, Register::ES);
+            let b = cx.ir.load(ty, to, AccessKind::Data);
+            advance(cx, op, source);
+            advance(cx, op, dest);
+            cx.ir.setflags(FlagKind::Sub, &[a, b]);
+        }
+        StringKind::Scas => {
+            let a = cx.read_gpr(accumulator(ty));
+            let to = pointer(cx, op, dest, Register::ES);
+            let b = cx.ir.load(ty, to, AccessKind::Data);
+            advance(cx, op, dest);
+            cx.ir.setflags(FlagKind::Sub, &[a, b]);
+        }
+    }
+}
+
+/// A REP form: the helper iterates, and the instruction is run again while it asks for that.
+fn repeated(cx: &mut Lift<'_>, op: StringOp) {
+    let zero = cx.iconst(Type::I64, 0);
+    let base = cx.add_segment(cx.insn.memory_segment(), zero);
+    let again = cx.ir.call(Helper::RepString, op.pack(), &[base]);
+    let again = cx.ir.trunc(Type::I8, again);
+    cx.cond_jump(again, cx.insn.ip());
+}
+
+/// INS, OUTS: #GP at CPL 3 with IOPL 0, whatever the count is (SDM volume 1, 19.5.1).
+fn port_string(cx: &mut Lift<'_>) {
+    if cx.policy(Sensitive::Io).is_some() {
+        cx.ir.exit_raise(GP);
+    }
+}
