@@ -1,0 +1,79 @@
+//! What a virtual CPU counts about itself. The counters belong to their CPU, and are cheap enough
+//! to be always on.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Counters of one virtual CPU. Times are in nanoseconds.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Stats {
+    /// Guest instructions executed, all engines.
+    pub instructions: u64,
+    /// Of these, by the interpreter.
+    pub instructions_interpreted: u64,
+    /// Of these, by compiled code.
+    pub instructions_compiled: u64,
+    /// Of these, alone and uncached (trap policy, stores into translated pages).
+    pub instructions_emulated: u64,
+    /// Blocks that the dispatcher had the interpreter run.
+    pub blocks_interpreted: u64,
+    /// Entries from the dispatcher into compiled code.
+    pub compiled_entries: u64,
+    /// Blocks translated for the interpreter.
+    pub tier0_translations: u64,
+    /// Blocks compiled.
+    pub tier1_translations: u64,
+    /// Regions compiled.
+    pub tier2_translations: u64,
+    /// Compilations that failed; their blocks stay interpreted.
+    pub failed_compilations: u64,
+    /// Compiled code that came too late: its block was gone.
+    pub stale_compilations: u64,
+    /// Guest instructions translated, by tier.
+    pub translated_instructions: [u64; 3],
+    /// Guest bytes translated, by tier.
+    pub translated_bytes: [u64; 3],
+    /// Host code bytes published, all time.
+    pub code_bytes: u64,
+    /// Host code bytes in the arena now.
+    pub arena_used: u64,
+    /// Size of the arena.
+    pub arena_limit: u64,
+    /// Translations dropped to make room in the arena.
+    pub evictions: u64,
+    /// Times that every translation was dropped at once.
+    pub flushes: u64,
+    /// Direct exits patched to jump to other compiled code.
+    pub links: u64,
+    /// Direct exits that came back to the dispatcher from compiled code.
+    pub unlinked_exits: u64,
+    /// Indirect exits that missed the jump cache.
+    pub jump_cache_misses: u64,
+    /// Interpreted direct exits that found the next block without hashing.
+    pub interp_chain_hits: u64,
+    /// Guest pages whose translations were dropped because of a write.
+    pub invalidated_pages: u64,
+    /// Translations so dropped.
+    pub invalidated_translations: u64,
+    /// Writes to pages with translations that hit no translated byte's page but its own data
+    /// (dropped all the same: invalidation works by page).
+    pub smc_writes: u64,
+    /// Exceptions raised to the guest.
+    pub exceptions: u64,
+    /// System calls.
+    pub syscalls: u64,
+    /// Fuel slices.
+    pub slices: u64,
+    /// Traps by mnemonic: sensitive instructions emulated alone.
+    pub traps: BTreeMap<String, u64>,
+    /// Callouts by helper.
+    pub callouts: BTreeMap<String, u64>,
+    /// Time spent translating to IR and predecoding.
+    pub translate_ns: u64,
+    /// Time spent compiling, on whichever thread.
+    pub compile_ns: u64,
+    /// Part of it that the guest waited for.
+    pub compile_wait_ns: u64,
+    /// Time in the dispatcher, engines included.
+    pub run_ns: u64,
+}

@@ -1,0 +1,260 @@
+//! The dispatcher: which block runs next, in which engine, and what its exit means.
+
+use super::{BUS, Exception, Next, Stop, Vcpu, VcpuError};
+use crate::cache::{Key, Progress, TransId};
+use crate::interp::{self, NO_SLOT};
+use crate::options::Engine;
+use crate::state::CpuState;
+use crate::translate::{to_ir, to_program};
+use metaphrase_frontend::{Limits, SensitivePolicy};
+use metaphrase_ir::{ExitReason, SyscallKind};
+
+impl Vcpu {
+    /// Runs until the fuel does not cover the next block. `left` is how many instructions the
+    /// caller may still run in all: a block that is longer is run singly, to stop exactly.
+    pub(super) fn slice(&mut self, left: u64) -> Result<Option<Stop>, VcpuError> {
+        let mut next = self.lookup_or_fault()?;
+        loop {
+            next = match next {
+                Next::Go(id) => self.dispatch(id)?,
+                Next::Slice if self.state.fuel > 0 && left <= self.options.slice => {
+                    self.single_step()?
+                }
+                Next::Slice => return Ok(None),
+                Next::Stop(stop) => return Ok(Some(stop)),
+            };
+        }
+    }
+
+    /// Runs one translation, and whatever compiled code chains to it.
+    #[inline]
+    pub(super) fn dispatch(&mut self, id: TransId) -> Result<Next, VcpuError> {
+        if self.jit.is_some() {
+            if let Some(code) = &self.cache.get(id).code {
+                let entry = code.code.entry();
+                return self.run_compiled(entry);
+            }
+            if self.options.engine == Engine::Jit {
+                let tier = if self.options.eager_regions { 2 } else { 1 };
+                self.request(id, tier)?;
+                // A block that cannot be compiled falls through to the interpreter.
+                if let Some(code) = &self.cache.get(id).code {
+                    let entry = code.code.entry();
+                    return self.run_compiled(entry);
+                }
+            }
+        }
+        self.run_interpreted(id)
+    }
+
+    pub(super) fn run_compiled(&mut self, entry: usize) -> Result<Next, VcpuError> {
+        if let Some(observer) = &mut self.observer {
+            observer.executed(&self.state, true);
+        }
+        let fuel = self.state.fuel;
+        let (reason, slot) = self.enter(entry);
+        self.stats.compiled_entries += 1;
+        self.stats.instructions_compiled += fuel.wrapping_sub(self.state.fuel) as u64;
+        match (reason, slot) {
+            (ExitReason::Jump, Some(slot)) => self.follow_slot(slot),
+            (ExitReason::Jump, None) => {
+                self.stats.jump_cache_misses += 1;
+                let next = self.lookup_or_fault()?;
+                if let Next::Go(id) = next {
+                    self.fill_jump_cache(id);
+                }
+                Ok(next)
+            }
+            (reason, _) => self.leave(reason),
+        }
+    }
+
+    /// Runs compiled code until it leaves: why, and through which link slot. RIP is current
+    /// afterwards, host faults have become `Memory` or `Exception`.
+    pub(crate) fn enter(&mut self, entry: usize) -> (ExitReason, Option<u32>) {
+        let jit = self.jit.as_ref().expect("compiled code has an arena");
+        let trampoline = jit.arena.trampoline();
+        let state = std::ptr::from_mut::<CpuState>(&mut self.state);
+        // SAFETY: the state is ours, of the layout the arena was made for, and attached to our
+        // environment and jump cache, which live as long as `self`; `entry` is the entry of a
+        // translation that the cache holds. Helpers reach the environment through the state's
+        // pointer only, and nothing borrows it here.
+        let answer = unsafe { trampoline.enter(state.cast(), entry) };
+        let slot = ((answer >> 32) as u32).checked_sub(1);
+        match (ExitReason::from_u32(answer as u32), slot) {
+            (ExitReason::HostFault, _) => (self.host_fault(), None),
+            (reason, None) => (reason, None),
+            (reason, Some(slot)) => {
+                if let Some(from) = self.cache.slots[slot as usize] {
+                    self.state.rip = from.target;
+                }
+                (reason, Some(slot))
+            }
+        }
+    }
+
+    /// Goes on behind an unlinked direct exit of compiled code, and links it if there is code to
+    /// link to.
+    pub(super) fn follow_slot(&mut self, slot: u32) -> Result<Next, VcpuError> {
+        self.stats.unlinked_exits += 1;
+        let Some(from) = self.cache.slots[slot as usize] else {
+            debug_assert!(false, "exit through a dead slot");
+            return self.lookup_or_fault();
+        };
+        let next = self.lookup_or_fault()?;
+        if let Next::Go(id) = next
+            && self.options.chain
+            && let Some(to) = &self.cache.get(id).code
+            && let Some(source) = &self.cache.get(from.from).code
+        {
+            let (site, target) = (source.sites[from.index as usize], to.code.entry());
+            if let Some(jit) = &mut self.jit {
+                jit.arena.link(site, target);
+                self.cache.set_link(slot, id);
+                self.stats.links += 1;
+            }
+        }
+        Ok(next)
+    }
+
+    pub(super) fn run_interpreted(&mut self, id: TransId) -> Result<Next, VcpuError> {
+        if let Some(observer) = &mut self.observer {
+            observer.executed(&self.state, false);
+        }
+        let t = self.cache.get_mut(id);
+        t.runs = t.runs.saturating_add(1);
+        let warm = t.runs >= self.options.tier1_threshold;
+        if warm && self.jit.is_some() && t.progress == Progress::Idle {
+            self.request(id, 1)?;
+        }
+        let t = self.cache.get(id);
+        let Some(program) = &t.program else {
+            // Only a block too large for the interpreter has no program: run it singly.
+            return self.single_step();
+        };
+        let fuel = self.state.fuel;
+        let state = std::ptr::from_mut::<CpuState>(&mut self.state);
+        // SAFETY: the state is ours and attached to our environment; nothing borrows it while the
+        // program runs, which only touches the state and, through it, the environment.
+        let exit = unsafe { interp::run(program, state) };
+        self.stats.blocks_interpreted += 1;
+        self.stats.instructions_interpreted += fuel.wrapping_sub(self.state.fuel) as u64;
+        if exit.reason != ExitReason::Jump {
+            return self.leave(exit.reason);
+        }
+        if exit.slot == NO_SLOT {
+            return self.lookup_or_fault();
+        }
+        let generation = self.cache.generation;
+        let (seen, to) = self.cache.get(id).next[exit.slot as usize];
+        if seen == generation {
+            self.stats.interp_chain_hits += 1;
+            return Ok(Next::Go(to));
+        }
+        let next = self.lookup_or_fault()?;
+        if let Next::Go(to) = next {
+            let generation = self.cache.generation;
+            if let Some(t) = self.cache.try_get_mut(id) {
+                t.next[exit.slot as usize] = (generation, to);
+            }
+        }
+        Ok(next)
+    }
+
+    /// Turns an exit other than a jump into what comes next.
+    pub(crate) fn leave(&mut self, reason: ExitReason) -> Result<Next, VcpuError> {
+        Ok(match reason {
+            // `enter` has turned host faults into one of the others.
+            ExitReason::None | ExitReason::Jump | ExitReason::HostFault => {
+                self.lookup_or_fault()?
+            }
+            ExitReason::Fuel => {
+                self.sample()?;
+                Next::Slice
+            }
+            ExitReason::Exception => {
+                let info = self.state.exit_info;
+                let vector = info as u8;
+                Next::Stop(Stop::Exception(Exception {
+                    vector,
+                    error: (info & 1 << 8 != 0).then_some((info >> 32) as u32),
+                    addr: if vector == 14 {
+                        self.state.fault_addr
+                    } else {
+                        0
+                    },
+                    bus: info & BUS != 0,
+                }))
+            }
+            ExitReason::Syscall => {
+                Next::Stop(Stop::Syscall(SyscallKind::from_imm(self.state.exit_info)))
+            }
+            ExitReason::Halt => Next::Stop(Stop::Halt),
+            ExitReason::Memory => {
+                let write = self.state.exit_info & 1 != 0;
+                self.memory_fault(self.state.fault_addr, write)?
+            }
+            ExitReason::Emulate => {
+                self.count_trap();
+                self.single_step()?
+            }
+        })
+    }
+
+    /// The translation at `rip`, made now if there is none; or the fault of fetching there.
+    #[inline]
+    pub(crate) fn lookup_or_fault(&mut self) -> Result<Next, VcpuError> {
+        let pc = self.state.rip;
+        let key = Key {
+            address: pc,
+            mode: self.mode,
+        };
+        if let Some(id) = self.cache.find(key) {
+            return Ok(Next::Go(id));
+        }
+        match self.translate(pc) {
+            Ok(id) => Ok(Next::Go(id)),
+            Err(VcpuError::Translate { pc, source }) => self.translate_failed(pc, source),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Runs the one instruction at `rip` in the interpreter, without a trace in the cache.
+    pub(super) fn single_step(&mut self) -> Result<Next, VcpuError> {
+        let pc = self.state.rip;
+        let lifted = to_ir(
+            &self.env.memory,
+            pc,
+            self.mode,
+            Limits::SINGLE,
+            &SensitivePolicy::default(),
+            &self.options.passes,
+        );
+        let lifted = match lifted {
+            Ok(lifted) => lifted,
+            Err(error) => return self.translate_failed(pc, error),
+        };
+        let program =
+            to_program(&lifted.region).map_err(|source| VcpuError::Translate { pc, source })?;
+        if self.state.fuel < 1 {
+            self.refuel(1);
+        }
+        let fuel = self.state.fuel;
+        let state = std::ptr::from_mut::<CpuState>(&mut self.state);
+        // SAFETY: as in `run_interpreted`.
+        let exit = unsafe { interp::run(&program, state) };
+        self.stats.instructions_emulated += fuel.wrapping_sub(self.state.fuel) as u64;
+        match exit.reason {
+            ExitReason::Jump if self.state.fuel <= 0 => Ok(Next::Slice),
+            reason => self.leave(reason),
+        }
+    }
+
+    pub(super) fn count_trap(&mut self) {
+        let mut bytes = [0; 15];
+        let n = self.env.memory.fetch(self.state.rip, &mut bytes);
+        let mut decoder = iced_x86::Decoder::new(self.mode.code.bits(), &bytes[..n], 0);
+        let name = format!("{:?}", decoder.decode().mnemonic()).to_lowercase();
+        *self.stats.traps.entry(name).or_default() += 1;
+    }
+}

@@ -1,0 +1,96 @@
+//! Refused memory accesses: the guest's own faults, host faults in compiled code, and writes to
+//! pages that hold translations.
+
+use super::{BUS, Exception, Next, PF_FETCH, PF_PRESENT, PF_USER, PF_WRITE, Stop, Vcpu, VcpuError};
+use crate::memory::{PAGE, page};
+use crate::translate::TranslateError;
+use metaphrase_backend::FaultInfo;
+use metaphrase_frontend::LiftError;
+use metaphrase_ir::ExitReason;
+use metaphrase_ir::exit::exception_info;
+
+impl Vcpu {
+    /// A host fault in compiled code: finds the guest instruction, gives its fuel back, and makes
+    /// it look like any refused access.
+    pub(super) fn host_fault(&mut self) -> ExitReason {
+        let fault = FaultInfo::unpack(self.state.exit_info);
+        let found = self
+            .cache
+            .by_host_pc(fault.host_pc)
+            .and_then(|(id, offset)| {
+                let t = self.cache.get(id);
+                let code = t.code.as_ref()?;
+                let insn = metaphrase_backend::fault_insn(&code.faults, offset)?;
+                Some((t.pc, *code.guest.get(insn as usize)?))
+            });
+        // The fault handler only redirects faults inside the arena, at instructions that access
+        // guest memory; anything else is a defect that must not go on.
+        let (pc, guest) = found.unwrap_or_else(|| {
+            panic!(
+                "host fault at {:#x}, which accesses no guest memory",
+                fault.host_pc
+            )
+        });
+        self.state.rip = pc.wrapping_add(guest.offset as u64) & self.mode.code.pc_mask();
+        self.state.fuel = self.state.fuel.wrapping_add(i64::from(guest.fuel_left));
+        if fault.bus {
+            self.state.exit_info = exception_info(14, Some(PF_USER)) | BUS;
+            return ExitReason::Exception;
+        }
+        self.state.exit_info = u64::from(fault.write);
+        ExitReason::Memory
+    }
+
+    /// An access at `rip` was refused: a write to translated code, or the guest's own fault.
+    pub(super) fn memory_fault(&mut self, addr: u64, write: bool) -> Result<Next, VcpuError> {
+        // The address may be the first byte of an access that runs into the next page.
+        let pages = [addr / PAGE, addr.wrapping_add(15) / PAGE];
+        let holds_code = |n: &u64| self.env.memory.flags(n.wrapping_mul(PAGE)) & page::CODE != 0;
+        if write && pages.iter().any(holds_code) {
+            self.stats.smc_writes += 1;
+            for n in pages {
+                self.invalidate_page(n)?;
+            }
+            return self.single_step();
+        }
+        Ok(Next::Stop(Stop::Exception(
+            self.page_fault(addr, if write { PF_WRITE } else { 0 }),
+        )))
+    }
+
+    /// The exception for an address that the guest may not access.
+    pub(super) fn page_fault(&mut self, addr: u64, code: u32) -> Exception {
+        let canonical = (addr as i64) << 16 >> 16 == addr as i64;
+        if self.mode.is_64() && !canonical {
+            return Exception {
+                vector: 13,
+                error: Some(0),
+                addr: 0,
+                bus: false,
+            };
+        }
+        self.state.fault_addr = addr;
+        let mapped = self.env.memory.flags(addr) & page::MAPPED != 0;
+        let present = if mapped { PF_PRESENT } else { 0 };
+        Exception {
+            vector: 14,
+            error: Some(code | present | PF_USER),
+            addr,
+            bus: false,
+        }
+    }
+
+    /// A block could not be translated: the guest's fault, or a defect of ours.
+    pub(super) fn translate_failed(
+        &mut self,
+        pc: u64,
+        error: TranslateError,
+    ) -> Result<Next, VcpuError> {
+        match error {
+            TranslateError::Lift(LiftError::Fetch { addr }) => {
+                Ok(Next::Stop(Stop::Exception(self.page_fault(addr, PF_FETCH))))
+            }
+            source => Err(VcpuError::Translate { pc, source }),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Taking translations away: invalidation, eviction, flushes, forks.
+
+use super::{Jit, Vcpu, VcpuError};
+use crate::cache::{Cache, TransId};
+use crate::memory::MapError;
+use crate::state::{JUMP_ENTRIES, JumpEntry};
+use metaphrase_backend::jump_hash;
+
+impl Vcpu {
+    /// Takes a translation's compiled code away; the interpreter keeps the block.
+    pub(super) fn drop_code(&mut self, id: TransId) {
+        let Some(jit) = &mut self.jit else { return };
+        let Some((code, incoming)) = self.cache.detach(id) else {
+            return;
+        };
+        for slot in incoming {
+            if let Some(s) = self.cache.slots[slot as usize]
+                && let Some(source) = &self.cache.get(s.from).code
+            {
+                jit.arena.unlink(source.sites[s.index as usize]);
+            }
+        }
+        let t = self.cache.get_mut(id);
+        let entry = &mut self.jump_cache[jump_hash(t.pc, JUMP_ENTRIES as u32) as usize];
+        if entry.code == code.code.entry() as u64 {
+            *entry = JumpEntry::empty(jit.arena.miss_stub() as u64);
+        }
+        (t.runs, t.samples) = (0, 0);
+        jit.arena.free(code.code);
+    }
+
+    pub(super) fn fill_jump_cache(&mut self, id: TransId) {
+        let t = self.cache.get(id);
+        if let Some(code) = &t.code
+            && self.options.jump_cache
+        {
+            let n = jump_hash(t.pc, JUMP_ENTRIES as u32) as usize;
+            self.jump_cache[n] = JumpEntry {
+                pc: t.pc,
+                code: code.code.entry() as u64,
+            };
+        }
+    }
+
+    pub(super) fn clear_jump_cache(&mut self) {
+        let miss = self
+            .jit
+            .as_ref()
+            .map_or(0, |jit| jit.arena.miss_stub() as u64);
+        self.jump_cache.fill(JumpEntry::empty(miss));
+    }
+
+    /// Drops every translation made from a page and lets the guest write to it again.
+    pub fn invalidate_page(&mut self, n: u64) -> Result<(), VcpuError> {
+        let ids = self.cache.on_page(n);
+        if !ids.is_empty() {
+            self.stats.invalidated_pages += 1;
+            self.stats.invalidated_translations += ids.len() as u64;
+        }
+        for id in ids {
+            self.drop_code(id);
+            self.cache.remove(id);
+        }
+        match self.env.memory.release_code(n) {
+            Ok(()) | Err(MapError::NotMapped | MapError::BadRange) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Drops the translations of pages that a system call has written to or mapped anew. To be
+    /// called after each system call.
+    pub fn drop_stale(&mut self) -> Result<(), VcpuError> {
+        for n in self.env.memory.take_dirty_code() {
+            self.invalidate_page(n)?;
+        }
+        Ok(())
+    }
+
+    /// Drops every translation.
+    pub fn flush(&mut self) -> Result<(), VcpuError> {
+        self.stats.flushes += 1;
+        for n in self.cache.pages() {
+            self.invalidate_page(n)?;
+        }
+        for id in self.cache.ids() {
+            self.drop_code(id);
+            self.cache.remove(id);
+        }
+        self.clear_jump_cache();
+        Ok(())
+    }
+
+    /// To be called before the process forks: ends the background thread.
+    pub fn before_fork(&mut self) -> Result<(), VcpuError> {
+        let finished = self
+            .jit
+            .as_mut()
+            .map(|jit| jit.service.stop())
+            .unwrap_or_default();
+        for done in finished {
+            self.install(done)?;
+        }
+        Ok(())
+    }
+
+    /// To be called in the child of a fork: the arena is shared with the parent, so the child
+    /// drops every translation and takes an arena of its own.
+    pub fn after_fork_in_child(&mut self) -> Result<(), VcpuError> {
+        if self.jit.is_none() {
+            return Ok(());
+        }
+        let fresh = Jit::new(&self.options)?;
+        for n in self.cache.pages() {
+            self.env.memory.release_code(n).or_else(|e| match e {
+                MapError::NotMapped | MapError::BadRange => Ok(()),
+                e => Err(e),
+            })?;
+        }
+        self.cache = Cache::default();
+        self.jit = Some(fresh);
+        self.clear_jump_cache();
+        Ok(())
+    }
+}

@@ -1,0 +1,237 @@
+//! Making translations and publishing compiled code.
+
+use super::{Vcpu, VcpuError};
+use crate::cache::{Code, Key, Progress, TransId};
+use crate::memory::MapError;
+use crate::options::Engine;
+use crate::tier::{Done, Job};
+use crate::translate::{TranslateError, direct_exits, limits, to_ir, to_program};
+use metaphrase_backend::{CodeRef, CompiledRegion};
+use metaphrase_frontend::Lifted;
+use metaphrase_ir::passes::PassSet;
+use std::time::Instant;
+
+impl Vcpu {
+    /// Makes a translation for the interpreter at `pc`.
+    pub(super) fn translate(&mut self, pc: u64) -> Result<TransId, VcpuError> {
+        if self.cache.len() >= self.options.max_translations {
+            self.flush()?;
+        }
+        let begun = Instant::now();
+        let failed = |source| VcpuError::Translate { pc, source };
+        let lifted = self.lift(pc, 0).map_err(failed)?;
+        let program = match to_program(&lifted.region) {
+            Ok(program) => Some(program),
+            Err(TranslateError::Program(_)) => None,
+            Err(source) => return Err(failed(source)),
+        };
+        self.stats.tier0_translations += 1;
+        self.stats.translate_ns += begun.elapsed().as_nanos() as u64;
+        self.protect(&lifted.pages)?;
+        let key = Key {
+            address: pc,
+            mode: self.mode,
+        };
+        Ok(self.cache.insert(key, pc, program, lifted.pages))
+    }
+
+    pub(super) fn lift(&mut self, pc: u64, tier: u8) -> Result<Lifted, TranslateError> {
+        let passes = if tier == 0 && self.options.reference {
+            &PassSet::NONE
+        } else {
+            &self.options.passes
+        };
+        let lifted = to_ir(
+            &self.env.memory,
+            pc,
+            self.mode,
+            limits(&self.options, tier),
+            &self.options.policy,
+            passes,
+        )?;
+        self.stats.translated_instructions[tier as usize] += lifted.region.guest.len() as u64;
+        self.stats.translated_bytes[tier as usize] += u64::from(lifted.bytes);
+        if let Some(observer) = &mut self.observer {
+            observer.translated(&self.env.memory, tier, &lifted);
+        }
+        Ok(lifted)
+    }
+
+    pub(super) fn protect(&mut self, pages: &[u64]) -> Result<(), VcpuError> {
+        for &n in pages {
+            match self.env.memory.protect_code(n) {
+                // An instruction that cannot be decoded may claim a byte of an unmapped page.
+                Ok(()) | Err(MapError::NotMapped | MapError::BadRange) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the translation compiled at that tier, now or in the background.
+    pub(crate) fn request(&mut self, id: TransId, tier: u8) -> Result<(), VcpuError> {
+        let t = self.cache.get(id);
+        let (pc, version) = (t.pc, t.version);
+        let begun = Instant::now();
+        let lifted = match self.lift(pc, tier) {
+            Ok(lifted) => lifted,
+            Err(source @ TranslateError::Verify(_)) => {
+                return Err(VcpuError::Translate { pc, source });
+            }
+            Err(_) => {
+                self.cache.get_mut(id).progress = Progress::Failed;
+                return Ok(());
+            }
+        };
+        self.stats.translate_ns += begun.elapsed().as_nanos() as u64;
+        self.protect(&lifted.pages)?;
+        self.cache.add_pages(id, &lifted.pages);
+        self.cache.get_mut(id).progress = Progress::Requested;
+        let slots = direct_exits(&lifted.region);
+        let slot_base = self.cache.reserve_slots(slots);
+        let (region, pages) = (lifted.region, lifted.pages);
+        let job = Job {
+            id,
+            version,
+            tier,
+            slot_base,
+            slots,
+            region,
+            pages,
+        };
+        let Some(jit) = &mut self.jit else {
+            return Ok(());
+        };
+        let background = self.options.background && self.options.engine == Engine::Tiered;
+        let job = if background {
+            match jit.service.submit(job) {
+                Ok(()) => return Ok(()),
+                Err(job) => *job,
+            }
+        } else {
+            job
+        };
+        let done = jit.service.compile(job);
+        self.stats.compile_wait_ns += done.nanos;
+        self.install(done)
+    }
+
+    /// Publishes what the background thread has finished.
+    pub(super) fn install_finished(&mut self) -> Result<(), VcpuError> {
+        while let Some(done) = self.jit.as_mut().and_then(|jit| jit.service.poll()) {
+            self.install(done)?;
+        }
+        Ok(())
+    }
+
+    /// Publishes compiled code, unless its translation is gone.
+    pub(super) fn install(&mut self, done: Done) -> Result<(), VcpuError> {
+        let Done { job, result, nanos } = done;
+        self.stats.compile_ns += nanos;
+        let Some(t) = self.cache.get_version(job.id, job.version) else {
+            self.stats.stale_compilations += 1;
+            self.cache.release_slots(job.slot_base, job.slots);
+            return Ok(());
+        };
+        let compiled = match result {
+            Ok(compiled) => compiled,
+            Err(TranslateError::Cancelled) => {
+                (t.progress, t.runs) = (Progress::Idle, 0);
+                self.cache.release_slots(job.slot_base, job.slots);
+                return Ok(());
+            }
+            Err(error) => {
+                tracing::debug!(pc = t.pc, %error, "compilation failed");
+                t.progress = Progress::Failed;
+                self.stats.failed_compilations += 1;
+                self.cache.release_slots(job.slot_base, job.slots);
+                return Ok(());
+            }
+        };
+        t.progress = Progress::Idle;
+        let pc = t.pc;
+        self.drop_code(job.id);
+        let Some(placed) = self.place(&compiled) else {
+            self.cache.get_mut(job.id).progress = Progress::Failed;
+            self.stats.failed_compilations += 1;
+            self.cache.release_slots(job.slot_base, job.slots);
+            return Ok(());
+        };
+        if job.tier == 2 {
+            self.stats.tier2_translations += 1;
+        } else {
+            self.stats.tier1_translations += 1;
+        }
+        self.stats.code_bytes += compiled.code.len() as u64;
+        if let Some(observer) = &mut self.observer {
+            let clif = compiled.clif.as_deref();
+            observer.compiled(job.tier, pc, placed.entry(), &compiled.code, clif);
+        }
+        // Not every reserved slot need be used: dead exits are dropped. Give the rest back.
+        let used = compiled.links.len() as u32;
+        self.cache
+            .release_slots(job.slot_base + used, job.slots - used);
+        let code = Code {
+            code: placed,
+            tier: job.tier,
+            slot_base: job.slot_base,
+            sites: compiled
+                .links
+                .iter()
+                .map(|l| placed.entry() + l.offset as usize)
+                .collect(),
+            faults: compiled.faults,
+            guest: job.region.guest.into_boxed_slice(),
+        };
+        let targets: Vec<u64> = compiled
+            .links
+            .iter()
+            .map(|l| pc.wrapping_add(l.target as u64) & self.mode.code.pc_mask())
+            .collect();
+        self.cache.attach(job.id, code, &targets);
+        Ok(())
+    }
+
+    /// Finds room in the arena, dropping the oldest code while there is none.
+    pub(super) fn place(&mut self, compiled: &CompiledRegion) -> Option<CodeRef> {
+        loop {
+            let jit = self.jit.as_mut()?;
+            match jit.arena.publish(compiled) {
+                Ok(placed) => {
+                    self.stats.arena_used = jit.arena.used() as u64;
+                    self.stats.arena_limit = jit.arena.limit() as u64;
+                    return Some(placed);
+                }
+                Err(_) => {
+                    let victim = self.cache.oldest()?;
+                    self.drop_code(victim);
+                    self.stats.evictions += 1;
+                }
+            }
+        }
+    }
+
+    /// Counts the block that the fuel ran out at; a hot one becomes the head of a region.
+    pub(super) fn sample(&mut self) -> Result<(), VcpuError> {
+        if !self.options.regions || self.jit.is_none() {
+            return Ok(());
+        }
+        let key = Key {
+            address: self.state.rip,
+            mode: self.mode,
+        };
+        let Some(id) = self.cache.find(key) else {
+            return Ok(());
+        };
+        let t = self.cache.get_mut(id);
+        let Some(code) = &t.code else { return Ok(()) };
+        if code.tier == 2 || t.progress != Progress::Idle {
+            return Ok(());
+        }
+        t.samples += 1;
+        if t.samples < self.options.tier2_samples {
+            return Ok(());
+        }
+        self.request(id, 2)
+    }
+}
