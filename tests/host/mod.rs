@@ -2,6 +2,8 @@
 #![allow(dead_code)]
 
 pub mod case;
+pub mod compare;
+pub mod coverage;
 pub mod forms;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod native;
