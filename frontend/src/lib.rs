@@ -7,10 +7,12 @@
 #![forbid(unsafe_code)]
 
 pub mod discover;
+pub mod features;
 pub mod lift;
 pub mod mode;
 pub mod policy;
 
 pub use discover::{CodeSource, LiftError, Lifted, Limits, lift_region};
+pub use features::Features;
 pub use mode::Mode;
 pub use policy::{Policy, Sensitive, SensitivePolicy};

@@ -15,12 +15,14 @@ pub mod control;
 pub mod data;
 pub mod muldiv;
 pub mod operand;
+pub mod sse;
 pub mod stack;
 pub mod stack_ops;
 pub mod string;
 pub mod system;
 pub mod unary;
 
+use crate::features::Features;
 use crate::mode::Mode;
 use crate::policy::{Policy, Sensitive, SensitivePolicy};
 use iced_x86::{CodeSize as IcedCodeSize, Instruction, Mnemonic};
@@ -50,6 +52,8 @@ pub struct Lift<'a> {
     pub mode: Mode,
     /// The instruction.
     pub insn: Instruction,
+    /// The instruction sets that are on.
+    pub features: Features,
     policy: &'a SensitivePolicy,
     targets: &'a HashMap<u64, Block>,
     took_trap: bool,
@@ -67,6 +71,7 @@ impl<'a> Lift<'a> {
             ir,
             mode,
             insn: Instruction::default(),
+            features: Features::default(),
             policy,
             targets,
             took_trap: false,
@@ -174,6 +179,7 @@ const FAMILIES: &[Family] = &[
     stack_ops::lift,
     unary::lift,
     muldiv::lift,
+    sse::lift,
     string::lift,
     atomic::lift,
     system::lift,

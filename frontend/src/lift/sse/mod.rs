@@ -1,0 +1,141 @@
+//! SSE: the instructions on the XMM registers.
+//!
+//! Forms that name an MMX register are not lifted: they raise #UD. Memory operands of 16 bytes
+//! must be aligned, save for the few instructions that say otherwise (SDM volume 1, 11.3); the
+//! check comes before the access. Scalar forms touch only the bytes they name.
+
+pub mod compare;
+pub mod convert;
+pub mod float;
+pub mod int;
+pub mod masked;
+pub mod moves;
+pub mod shuffle;
+pub mod state;
+#[cfg(test)]
+mod tests;
+
+use super::{GP, Lift};
+use iced_x86::{Mnemonic, OpKind, Register};
+use metaphrase_ir::{AccessKind, IntCc, Reg, Shape, Type, Value};
+
+/// The groups of the family.
+const GROUPS: &[fn(&mut Lift<'_>, Mnemonic) -> bool] = &[
+    moves::lift,
+    int::lift,
+    shuffle::lift,
+    float::lift,
+    compare::lift,
+    convert::lift,
+    masked::lift,
+    state::lift,
+];
+
+/// Lifts the instruction if it is one of this family.
+pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
+    // MOVSD and CMPSD are also string instructions.
+    if cx.insn.is_string_instruction() || uses_mmx(cx) {
+        return false;
+    }
+    cx.features.allow(cx.insn.cpuid_features()) && GROUPS.iter().any(|g| g(cx, mnemonic))
+}
+
+/// True if an operand is an MMX register.
+fn uses_mmx(cx: &Lift<'_>) -> bool {
+    (0..cx.insn.op_count())
+        .any(|n| cx.insn.op_kind(n) == OpKind::Register && cx.insn.op_register(n).is_mm())
+}
+
+/// The guest register of an XMM register.
+fn xmm_reg(r: Register) -> Reg {
+    Reg::xmm(r.number() & 15)
+}
+
+impl Lift<'_> {
+    /// Operand `n`, an XMM register.
+    pub fn xmm(&mut self, n: u32) -> Value {
+        self.ir.getreg(xmm_reg(self.insn.op_register(n)))
+    }
+
+    /// Writes operand `n`, an XMM register.
+    pub fn set_xmm(&mut self, n: u32, v: Value) {
+        self.ir.setreg(xmm_reg(self.insn.op_register(n)), v);
+    }
+
+    /// Raises #GP(0) if an address is not a multiple of 16.
+    pub fn check_aligned(&mut self, addr: Value) {
+        let mask = self.iconst(Type::I64, 15);
+        let low = self.ir.and(addr, mask);
+        let misaligned = self.ir.icmp_imm(IntCc::Ne, low, 0);
+        self.ir.trapif(misaligned, GP);
+    }
+
+    /// The linear address of the memory operand, checked for alignment if `aligned`.
+    pub fn vector_address(&mut self, aligned: bool) -> Value {
+        let addr = self.linear();
+        if aligned {
+            self.check_aligned(addr);
+        }
+        addr
+    }
+
+    /// Operand `n`: an XMM register or 16 aligned bytes of memory.
+    pub fn xmm_m128(&mut self, n: u32) -> Value {
+        if self.is_mem(n) {
+            let addr = self.vector_address(true);
+            self.ir.load(Type::V128, addr, AccessKind::Data)
+        } else {
+            self.xmm(n)
+        }
+    }
+
+    /// Operand `n`: an XMM register or 8 bytes of memory with zeros above.
+    pub fn xmm_m64(&mut self, n: u32) -> Value {
+        if self.is_mem(n) {
+            let low = self.load_scalar(Type::I64);
+            self.ir.vfromint(low)
+        } else {
+            self.xmm(n)
+        }
+    }
+
+    /// Operand `n` as a scalar of a lane type: the low lane of an XMM register, or memory of just
+    /// that size.
+    pub fn scalar(&mut self, n: u32, shape: Shape) -> Value {
+        if self.is_mem(n) {
+            self.load_scalar(shape.lane())
+        } else {
+            let v = self.xmm(n);
+            self.ir.vget(shape, v, 0)
+        }
+    }
+
+    /// The memory operand as a value of type `ty`.
+    pub fn load_scalar(&mut self, ty: Type) -> Value {
+        let addr = self.linear();
+        self.ir.load(ty, addr, AccessKind::Data)
+    }
+
+    /// Replaces the low lane of operand `n`, an XMM register.
+    pub fn set_scalar(&mut self, n: u32, shape: Shape, v: Value) {
+        let old = self.xmm(n);
+        let new = self.ir.vset(shape, old, 0, v);
+        self.set_xmm(n, new);
+    }
+
+    /// Writes an integer to operand `n`, a general register, cut or zero-extended to its size.
+    pub fn set_gpr_zext(&mut self, n: u32, v: Value) {
+        let ty = self.op_type(n);
+        let v = if self.ir.ty(v).bits() > ty.bits() {
+            self.ir.trunc(ty, v)
+        } else {
+            self.ir.zext(ty, v)
+        };
+        self.write_gpr(self.insn.op_register(n), v);
+    }
+
+    /// The 8-bit immediate in operand `n`.
+    pub fn imm8(&self, n: u32) -> u32 {
+        u32::from(self.insn.immediate(n) as u8)
+    }
+}
