@@ -215,17 +215,17 @@ fn faults(compiled: &CompiledCode, region: &Region) -> Vec<(u32, u16)> {
         let Some(code) = lower::trap_number(trap.code) else {
             continue;
         };
+        // The location that covers the instruction, or the nearest one before it.
         let n = locations.partition_point(|l| l.start <= trap.offset);
-        let Some(location) = n.checked_sub(1).map(|n| &locations[n]) else {
+        let Some(location) = locations[..n].iter().rfind(|l| !l.loc.is_default()) else {
             continue;
         };
-        if trap.offset >= location.end || location.loc.is_default() {
-            continue;
-        }
-        let found = location.loc.bits();
-        let insn = found.saturating_sub(found.wrapping_sub(code) % lower::TRAP_CODES);
-        if (insn as usize) < region.guest.len() {
-            faults.push((trap.offset, insn as u16));
+        let found = i64::from(location.loc.bits());
+        let behind = (found - i64::from(code)).rem_euclid(i64::from(lower::TRAP_CODES));
+        if let Ok(insn) = u16::try_from(found - behind)
+            && usize::from(insn) < region.guest.len()
+        {
+            faults.push((trap.offset, insn));
         }
     }
     faults.sort_unstable();

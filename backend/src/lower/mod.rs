@@ -1,17 +1,44 @@
-//! Lowers a region to CLIF.
+//! Lowers a region to CLIF, one function `(state, arg) -> reason`.
+//!
+//! Guest registers stay in the state, as the IR says: the IR's passes have forwarded what can be
+//! forwarded. Whatever leaves the hot path (faults, exits of helpers, lack of fuel) goes to cold
+//! blocks, whose common tails are shared.
+//!
+//! Accesses to the state and to guest memory are in different alias regions. The fuel counter is
+//! in guest memory's: so each `fuel` op keeps Cranelift from carrying a guest load around a loop,
+//! and the guest sees what others write there.
+
+mod calls;
+mod exits;
+mod flags;
+mod float;
+mod int;
+mod memory;
+mod vector;
+mod x86_64;
 
 use crate::error::CompileError;
 use crate::layout::{HelperTable, StateLayout};
 use crate::options::Options;
-use cranelift_codegen::ir::{Function, TrapCode};
+use cranelift_codegen::ir::{
+    self as clif, AbiParam, AliasRegionData, BlockArg, Function, InstBuilder, MemFlags,
+    MemFlagsData, Opcode, Signature, SourceLoc, TrapCode, UserFuncName, types,
+};
 use cranelift_codegen::isa::TargetIsa;
-use cranelift_frontend::FunctionBuilderContext;
-use metaphrase_ir::Region;
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use exits::Tails;
+use memory::Checked;
+use metaphrase_ir::{Block, Inst, Op, Reg, Region, Type, Value};
 
 /// How many trap codes memory accesses use.
 pub(crate) const TRAP_CODES: u32 = 250;
 
-/// The number in a trap code.
+/// The trap code of a memory access of guest instruction `insn`.
+fn trap_code(insn: u16) -> TrapCode {
+    TrapCode::unwrap_user((u32::from(insn) % TRAP_CODES + 1) as u8)
+}
+
+/// The number in a trap code: the guest instruction modulo [`TRAP_CODES`].
 pub(crate) fn trap_number(code: TrapCode) -> Option<u32> {
     let raw = u32::from(code.as_raw().get());
     (raw <= TRAP_CODES).then(|| raw - 1)
@@ -35,7 +62,11 @@ pub(crate) struct Lowered {
 
 /// Working memory that is kept between regions.
 #[derive(Default)]
-pub(crate) struct Scratch {}
+pub(crate) struct Scratch {
+    values: Vec<Option<clif::Value>>,
+    blocks: Vec<clif::Block>,
+    order: Vec<Block>,
+}
 
 /// Lowers the region into `func`.
 pub(crate) fn lower(
@@ -44,6 +75,343 @@ pub(crate) fn lower(
     fcx: &mut FunctionBuilderContext,
     scratch: &mut Scratch,
 ) -> Result<Lowered, CompileError> {
-    let _ = (unit, func, fcx, scratch);
-    Err(CompileError::Unsupported("everything".to_string()))
+    func.name = UserFuncName::default();
+    func.signature = crate::common::region_signature();
+    scratch.values.clear();
+    scratch.values.resize(unit.region.insts.len(), None);
+    scratch.blocks.clear();
+    reverse_postorder(unit.region, &mut scratch.order);
+    let mut b = FunctionBuilder::new(func, fcx);
+    for _ in &unit.region.blocks {
+        scratch.blocks.push(b.create_block());
+    }
+    let entry = scratch.blocks[0];
+    b.append_block_params_for_function_params(entry);
+    let state = b.block_params(entry)[0];
+    let mut region = |user_id, description: &'static str| {
+        b.func.dfg.alias_regions.insert(AliasRegionData {
+            user_id,
+            description: description.into(),
+        })
+    };
+    let (of_state, of_guest, of_cache) = (
+        region(0, "guest state"),
+        region(1, "guest memory"),
+        region(2, "jump cache"),
+    );
+    let mut flags = |data: MemFlagsData| b.func.dfg.mem_flags.insert_unchecked(data);
+    let trusted = MemFlagsData::trusted();
+    let guest = MemFlagsData::new()
+        .with_alias_region(Some(of_guest))
+        .with_endianness(clif::Endianness::Little);
+    let mut lower = Lower {
+        in_state: flags(trusted.with_alias_region(Some(of_state))),
+        in_fuel: flags(trusted.with_alias_region(Some(of_guest))),
+        in_cache: flags(trusted.with_alias_region(Some(of_cache))),
+        constant: flags(
+            trusted
+                .with_alias_region(Some(of_state))
+                .with_readonly()
+                .with_can_move(),
+        ),
+        guest,
+        unit,
+        region: unit.region,
+        b,
+        s: scratch,
+        state,
+        mem_base: None,
+        insn: 0,
+        targets: Vec::new(),
+        tails: Tails::default(),
+        checked: Checked::default(),
+        cc_op: None,
+        helper_sig: None,
+        region_sig: None,
+    };
+    lower.run()?;
+    let Lower { b, targets, .. } = lower;
+    b.finalize(unit.isa.frontend_config());
+    Ok(Lowered { targets })
+}
+
+/// The blocks that can be reached, definitions before uses.
+fn reverse_postorder(region: &Region, order: &mut Vec<Block>) {
+    order.clear();
+    let mut seen = vec![false; region.blocks.len()];
+    seen[0] = true;
+    let mut stack = vec![(Region::ENTRY, 0)];
+    while let Some((block, next)) = stack.pop() {
+        let mut successors = region.successors(region.terminator(block));
+        match successors.nth(next) {
+            Some((to, _)) => {
+                stack.push((block, next + 1));
+                if !std::mem::replace(&mut seen[to.0 as usize], true) {
+                    stack.push((to, 0));
+                }
+            }
+            None => order.push(block),
+        }
+    }
+    order.reverse();
+}
+
+/// The lowering of one region.
+struct Lower<'a, 'f> {
+    unit: &'a Unit<'a>,
+    region: &'a Region,
+    b: FunctionBuilder<'f>,
+    s: &'f mut Scratch,
+    state: clif::Value,
+    mem_base: Option<clif::Value>,
+    /// The guest instruction being lowered.
+    insn: u16,
+    targets: Vec<i64>,
+    tails: Tails,
+    checked: Checked,
+    /// What is known to be in the state's `cc_op`.
+    cc_op: Option<u32>,
+    helper_sig: Option<clif::SigRef>,
+    region_sig: Option<clif::SigRef>,
+    in_state: MemFlags,
+    in_fuel: MemFlags,
+    in_cache: MemFlags,
+    constant: MemFlags,
+    guest: MemFlagsData,
+}
+
+impl Lower<'_, '_> {
+    fn run(&mut self) -> Result<(), CompileError> {
+        for block in self.region.block_ids().skip(1) {
+            for &param in &self.region.blocks[block.0 as usize].params {
+                let ty = clif_type(self.region.ty(param));
+                let v = self
+                    .b
+                    .append_block_param(self.s.blocks[block.0 as usize], ty);
+                self.s.values[param.0 as usize] = Some(v);
+            }
+        }
+        let order = std::mem::take(&mut self.s.order);
+        for &block in &order {
+            self.b.switch_to_block(self.s.blocks[block.0 as usize]);
+            if block == Region::ENTRY {
+                self.prepare_memory();
+            }
+            self.checked.clear();
+            self.cc_op = None;
+            let region = self.region;
+            let mut last = 0;
+            for &v in &region.blocks[block.0 as usize].insts {
+                let inst = region.inst(v);
+                self.insn = inst.insn;
+                // Never backwards inside a block, see `faults` in the compiler.
+                last = last.max(inst.insn);
+                self.b.set_srcloc(SourceLoc::new(u32::from(last)));
+                let result = self.inst(v, inst)?;
+                self.s.values[v.0 as usize] = result;
+            }
+        }
+        self.s.order = order;
+        self.finish_tails();
+        self.b.seal_all_blocks();
+        Ok(())
+    }
+
+    fn inst(&mut self, v: Value, inst: &Inst) -> Result<Option<clif::Value>, CompileError> {
+        let region = self.region;
+        let args = region.args(v);
+        use Op::*;
+        Ok(match inst.op {
+            Const | Pc | Add | Sub | Mul | UMulHi | SMulHi | UDiv | SDiv | URem | SRem | And
+            | Or | Xor | Shl | LShr | AShr | RotL | RotR | Neg | Not | Bswap | Clz | Ctz
+            | Popcnt | ICmp | Select | Zext | Sext | Trunc | Ext | Ins | Bitcast => {
+                Some(self.int_op(inst, args))
+            }
+            Copy => Some(self.value(args[0])),
+            Param => self.s.values[v.0 as usize],
+            GetReg => {
+                let reg = Reg::ALL[inst.imm as usize];
+                Some(self.load_state(clif_type(inst.ty), self.unit.layout.reg(reg)))
+            }
+            SetReg => {
+                let reg = Reg::ALL[inst.imm as usize];
+                let value = self.value(args[0]);
+                self.store_state(value, self.unit.layout.reg(reg));
+                None
+            }
+            SetFlags => {
+                self.set_flags(inst, args);
+                None
+            }
+            GetCond => Some(self.get_cond(inst)),
+            GetFlags => Some(self.get_flags()),
+            Load | Store | Rmw | Cas | Fence => self.memory_op(inst, args)?,
+            FAdd | FSub | FMul | FDiv | FSqrt | FMin | FMax | FCmp | FCvt | IToF | FToI => {
+                Some(self.float_op(inst, args)?)
+            }
+            VConst | VAnd | VOr | VXor | VAndNot | VSelect | VAdd | VSub | VMul | VDiv | VSqrt
+            | VMinS | VMaxS | VMinU | VMaxU | VAvgU | VAddSatS | VAddSatU | VSubSatS | VSubSatU
+            | VMulHiS | VMulHiU | VMulWideU | VMAddWD | VSad | VICmp | VFCmp | VShl | VLShr
+            | VAShr | VShuffle | VPackSS | VPackUS | VMask | VSplat | VGet | VSet | VFromInt
+            | VIToF | VFToI | VFCvt => Some(self.vector_op(inst, args)?),
+            Fuel => {
+                self.fuel(inst.imm);
+                None
+            }
+            TrapIf => {
+                self.trap_if(inst, args[0]);
+                None
+            }
+            Call => Some(self.call(inst, args)),
+            Br | BrIf => {
+                self.branch(v);
+                None
+            }
+            Jump | JumpIf | CallTo | IJump | ICall | Ret | Syscall | Raise | Trap | Halt
+            | Emulate | Resume => {
+                self.exit(inst, args);
+                None
+            }
+        })
+    }
+
+    /// The CLIF value of an operand.
+    fn value(&self, v: Value) -> clif::Value {
+        self.s.values[v.0 as usize].expect("an operand is defined before its use")
+    }
+
+    /// A constant of an integer type; bits above it are ignored.
+    fn iconst(&mut self, ty: clif::Type, bits: u64) -> clif::Value {
+        let bits = if ty.bits() < 64 {
+            bits & ((1 << ty.bits()) - 1)
+        } else {
+            bits
+        };
+        self.b.ins().iconst(ty, bits as i64)
+    }
+
+    fn load_with(
+        &mut self,
+        ty: clif::Type,
+        flags: MemFlags,
+        at: clif::Value,
+        offset: i32,
+    ) -> clif::Value {
+        let (inst, dfg) = self
+            .b
+            .ins()
+            .Load(Opcode::Load, ty, flags, offset.into(), at);
+        dfg.first_result(inst)
+    }
+
+    fn store_with(&mut self, flags: MemFlags, value: clif::Value, at: clif::Value, offset: i32) {
+        let ty = self.b.func.dfg.value_type(value);
+        self.b
+            .ins()
+            .Store(Opcode::Store, ty, flags, offset.into(), value, at);
+    }
+
+    fn load_state(&mut self, ty: clif::Type, offset: u32) -> clif::Value {
+        self.load_with(ty, self.in_state, self.state, offset as i32)
+    }
+
+    fn store_state(&mut self, value: clif::Value, offset: u32) {
+        self.store_with(self.in_state, value, self.state, offset as i32);
+    }
+
+    fn store_state_const(&mut self, ty: clif::Type, bits: u64, offset: u32) {
+        let value = self.iconst(ty, bits);
+        self.store_state(value, offset);
+    }
+
+    /// Zero-extends an integer to 64 bits; floats give their bits.
+    fn widen(&mut self, value: clif::Value) -> clif::Value {
+        let ty = self.b.func.dfg.value_type(value);
+        let value = match ty {
+            types::F32 => self.bitcast(types::I32, value),
+            types::F64 => self.bitcast(types::I64, value),
+            _ => value,
+        };
+        if self.b.func.dfg.value_type(value) == types::I64 {
+            value
+        } else {
+            self.b.ins().uextend(types::I64, value)
+        }
+    }
+
+    /// The same bits as another type of the same size.
+    fn bitcast(&mut self, ty: clif::Type, value: clif::Value) -> clif::Value {
+        if self.b.func.dfg.value_type(value) == ty {
+            return value;
+        }
+        let flags = MemFlagsData::new().with_endianness(clif::Endianness::Little);
+        self.b.ins().bitcast(ty, flags, value)
+    }
+
+    /// Goes on in a cold block if `cond` is not 0; the caller fills it and then calls
+    /// [`Lower::resume`] with the second block.
+    fn branch_cold(&mut self, cond: clif::Value) -> clif::Block {
+        let (cold, hot) = (self.b.create_block(), self.b.create_block());
+        self.b.set_cold_block(cold);
+        self.b.ins().brif(cond, cold, &[], hot, &[]);
+        self.b.switch_to_block(cold);
+        hot
+    }
+
+    fn branch(&mut self, v: Value) {
+        let region = self.region;
+        let mut edges = [const { Vec::new() }; 2];
+        let mut targets = [self.s.blocks[0]; 2];
+        for (n, (block, args)) in region.successors(v).enumerate() {
+            targets[n] = self.s.blocks[block.0 as usize];
+            for &arg in args {
+                let arg = self.value(arg);
+                // Block parameters hold vectors as bytes.
+                let ty = self.b.func.dfg.value_type(arg);
+                let arg = if ty.is_vector() {
+                    self.bitcast(types::I8X16, arg)
+                } else {
+                    arg
+                };
+                edges[n].push(BlockArg::Value(arg));
+            }
+        }
+        if region.inst(v).op == Op::Br {
+            self.b.ins().jump(targets[0], &edges[0]);
+        } else {
+            let cond = self.value(region.args(v)[0]);
+            self.b
+                .ins()
+                .brif(cond, targets[0], &edges[0], targets[1], &edges[1]);
+        }
+    }
+
+    fn signature_of_regions(&mut self) -> clif::SigRef {
+        *self
+            .region_sig
+            .get_or_insert_with(|| self.b.import_signature(crate::common::region_signature()))
+    }
+
+    fn signature_of_helpers(&mut self) -> clif::SigRef {
+        let unit = self.unit;
+        *self.helper_sig.get_or_insert_with(|| {
+            let mut sig = Signature::new(unit.isa.default_call_conv());
+            sig.params.extend([AbiParam::new(types::I64); 5]);
+            sig.returns.push(AbiParam::new(types::I64));
+            self.b.import_signature(sig)
+        })
+    }
+}
+
+/// The CLIF type that values of an IR type have in block parameters, and loads have at first.
+fn clif_type(ty: Type) -> clif::Type {
+    match ty {
+        Type::I8 => types::I8,
+        Type::I16 => types::I16,
+        Type::I32 => types::I32,
+        Type::I64 => types::I64,
+        Type::F32 => types::F32,
+        Type::F64 => types::F64,
+        Type::V128 => types::I8X16,
+    }
 }
