@@ -82,8 +82,13 @@ fn cmpxchg(cx: &mut Lift<'_>) {
     let rax = cx.ir.select(equal, before, written);
     cx.ir.setreg(Reg::Rax, rax);
     if let Place::Reg(dest) = place {
-        let v = cx.ir.select(equal, new, old);
-        cx.write_gpr(dest, v);
+        // So does a register that is not written.
+        let whole = Reg::gpr(dest.full_register().number());
+        let before = cx.ir.getreg(whole);
+        cx.write_gpr(dest, new);
+        let written = cx.ir.getreg(whole);
+        let v = cx.ir.select(equal, written, before);
+        cx.ir.setreg(whole, v);
     }
     cx.ir.setflags(FlagKind::Sub, &[expected, old]);
 }

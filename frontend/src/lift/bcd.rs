@@ -1,4 +1,8 @@
 //! Decimal adjustment: AAA, AAS, DAA, DAS, AAM, AAD. 64-bit code does not have them.
+//!
+//! The flags that the manual leaves undefined are those of the byte addition or subtraction that
+//! the CPU does: in AAA and AAS SF, ZF and PF of all of AX before AL is masked; in DAA and DAS OF of the whole
+//! adjustment; in AAD all six of the sum; in AAM those of a logical operation.
 
 use super::{DE, Lift};
 use iced_x86::{Mnemonic, Register};
@@ -33,18 +37,19 @@ pub fn flag_bit(cx: &mut Lift<'_>, c: Value, flag: u64) -> Value {
     cx.ir.shl(wide, shift)
 }
 
-/// SF, ZF and PF of a byte, in place.
+/// SF, ZF and PF of a result, in place; PF is of its low byte.
 fn sign_zero_parity(cx: &mut Lift<'_>, v: Value) -> Value {
+    let ty = cx.ir.ty(v);
     let zero = cx.ir.icmp_imm(IntCc::Eq, v, 0);
     let zero = flag_bit(cx, zero, flags::ZF);
-    let ones = cx.ir.popcnt(v);
+    let low = cx.ir.trunc(Type::I8, v);
+    let ones = cx.ir.popcnt(low);
     let one = cx.iconst(Type::I8, 1);
     let odd = cx.ir.and(ones, one);
     let even = cx.ir.xor(odd, one);
     let parity = flag_bit(cx, even, flags::PF);
-    let sign = cx.iconst(Type::I8, flags::SF);
-    let sign = cx.ir.and(v, sign);
-    let sign = cx.ir.zext(Type::I64, sign);
+    let sign = cx.ir.icmp_imm(IntCc::Ugt, v, ty.mask() >> 1);
+    let sign = flag_bit(cx, sign, flags::SF);
     let image = cx.ir.or(zero, parity);
     cx.ir.or(image, sign)
 }
@@ -71,8 +76,7 @@ fn ascii_adjust(cx: &mut Lift<'_>, subtract: bool) {
     let result = cx.ir.and(ax, mask);
     let carry = flag_bit(cx, adjust, flags::CF);
     let aux = flag_bit(cx, adjust, flags::AF);
-    let al = cx.ir.trunc(Type::I8, result);
-    let szp = sign_zero_parity(cx, al);
+    let szp = sign_zero_parity(cx, ax);
     let image = cx.ir.or(carry, aux);
     let image = cx.ir.or(image, szp);
     cx.write_gpr(Register::AX, result);
@@ -115,8 +119,18 @@ fn decimal_adjust(cx: &mut Lift<'_>, subtract: bool) {
     let carry = flag_bit(cx, carry, flags::CF);
     let aux = flag_bit(cx, low, flags::AF);
     let szp = sign_zero_parity(cx, result);
+    let changed = cx.ir.xor(al, result);
+    let other = if subtract {
+        cx.ir.xor(al, by)
+    } else {
+        cx.ir.xor(by, result)
+    };
+    let overflow = cx.ir.and(changed, other);
+    let overflow = cx.ir.icmp_imm(IntCc::Ugt, overflow, 0x7f);
+    let overflow = flag_bit(cx, overflow, flags::OF);
     let image = cx.ir.or(carry, aux);
     let image = cx.ir.or(image, szp);
+    let image = cx.ir.or(image, overflow);
     cx.write_gpr(Register::AL, result);
     cx.ir.setflags(FlagKind::Raw, &[image]);
 }
@@ -144,5 +158,5 @@ fn aad(cx: &mut Lift<'_>) {
     let result = cx.ir.add(al, tens);
     let wide = cx.ir.zext(Type::I16, result);
     cx.write_gpr(Register::AX, wide);
-    cx.ir.setflags(FlagKind::Logic, &[result]);
+    cx.ir.setflags(FlagKind::Add, &[al, tens]);
 }

@@ -6,7 +6,9 @@ use super::Lift;
 use super::system;
 use crate::policy::{Policy, Sensitive};
 use iced_x86::{Code, Mnemonic, OpKind, Register};
-use metaphrase_ir::{AccessKind, FlagKind, Helper, IntCc, Reg, Type, Value, flags, sysflags};
+use metaphrase_ir::{
+    AccessKind, FlagKind, Helper, IntCc, Reg, RmwOp, Type, Value, flags, sysflags,
+};
 
 /// Lifts the instruction if it is one of this family.
 pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
@@ -166,6 +168,10 @@ fn enter(cx: &mut Lift<'_>) {
         pushes = level + 1;
     }
     let top = cx.stack_offset(-size * pushes - room);
+    // A write at the new top must be possible (SDM volume 2, ENTER): one that changes nothing.
+    let probe = cx.stack_linear(top);
+    let zero = cx.iconst(ty, 0);
+    cx.ir.rmw(RmwOp::Or, probe, zero);
     cx.set_stack_pointer(top);
     cx.write_gpr(base_register, frame_pointer);
 }

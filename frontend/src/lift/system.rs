@@ -5,6 +5,7 @@
 //! The sensitive ones ask the policy first; see `docs/sensitive-instructions.md`.
 
 use super::atomic::set_zf;
+use super::operand::Place;
 use super::{BP, BR, DB, GP, Lift, OF};
 use crate::policy::Sensitive;
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
@@ -438,7 +439,8 @@ fn store_table(cx: &mut Lift<'_>, kind: Sensitive, base: u64) {
     cx.ir.store(base_addr, base, AccessKind::Data);
 }
 
-/// SLDT, STR, SMSW: 16 bits to memory, the operand size to a register.
+/// SLDT, STR, SMSW: 16 bits to memory, the operand size to a register. Linux, which emulates them
+/// under UMIP, keeps the upper half of a 64-bit register when the operand size is 32 bits.
 fn store_word(cx: &mut Lift<'_>, kind: Sensitive, value: u64) {
     if cx.policy(kind).is_none() {
         return;
@@ -450,7 +452,10 @@ fn store_word(cx: &mut Lift<'_>, kind: Sensitive, value: u64) {
     } else {
         let ty = cx.op_type(0);
         let v = cx.iconst(ty, value);
-        cx.write(0, v);
+        let whole = Reg::gpr(cx.insn.op0_register().full_register().number());
+        let old = cx.ir.getreg(whole);
+        let new = cx.ir.insert(old, v, 0);
+        cx.ir.setreg(whole, new);
     }
 }
 
@@ -497,7 +502,11 @@ fn verify(cx: &mut Lift<'_>, kind: Sensitive, which: u32) {
 fn arpl(cx: &mut Lift<'_>) {
     let src = cx.read(1);
     let src = cx.ir.trunc(Type::I16, src);
-    let place = cx.place(0);
+    let place = match cx.place(0) {
+        // Written as r32 in 32-bit code, but only 16 bits are used and changed.
+        Place::Reg(r) => Place::Reg(Register::AX + r.full_register().number() as u32),
+        place => place,
+    };
     let dst = cx.load(place);
     let three = cx.iconst(Type::I16, 3);
     let (a, b) = (cx.ir.and(dst, three), cx.ir.and(src, three));
