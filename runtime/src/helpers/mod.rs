@@ -1,16 +1,133 @@
-//! The helper functions that IR calls, in the order of [`metaphrase_ir::Helper`].
+//! The helper functions that IR calls, in the order of [`Helper`].
+//!
+//! Each is an `extern "C"` function of the type that compiled code calls; the interpreter calls the
+//! same ones. A helper that faults changes nothing, writes the exit reason into the state and
+//! returns; its caller leaves the region.
 
-use metaphrase_backend::HelperTable;
+mod bits;
+mod rep;
+mod system;
+#[cfg(test)]
+mod tests;
+mod x87;
+
+use crate::env::Env;
+use crate::memory::MemFault;
+use crate::state::CpuState;
+use metaphrase_backend::{HelperFn, HelperTable};
+use metaphrase_ir::exit::exception_info;
+use metaphrase_ir::{ExitReason, Helper};
 use std::ffi::c_void;
 
-unsafe extern "C" fn flags(_: *mut c_void, _: u64, _: u64, _: u64, _: u64) -> u64 {
-    0
+/// What a helper works on.
+pub(crate) struct Cx {
+    /// The guest state.
+    pub state: *mut CpuState,
 }
+
+impl Cx {
+    /// The guest state.
+    #[allow(clippy::mut_from_ref)]
+    pub fn state(&self) -> &mut CpuState {
+        // SAFETY: the engines pass the state that they run on, and use no reference to it during
+        // the call. Helpers do not keep the reference across calls of this method.
+        unsafe { &mut *self.state }
+    }
+
+    /// The environment.
+    pub fn env(&self) -> &Env {
+        // SAFETY: the state is attached to a live environment that nobody borrows mutably during
+        // the call.
+        unsafe { &*(*self.state).env.cast::<Env>() }
+    }
+
+    /// Leaves with an exception of the current instruction.
+    #[cold]
+    pub fn raise(&self, vector: u8, error_code: Option<u32>) {
+        let s = self.state();
+        s.exit_info = exception_info(vector, error_code);
+        s.exit_reason = ExitReason::Exception as u32;
+    }
+
+    /// Leaves because of a refused memory access.
+    #[cold]
+    pub fn fault(&self, fault: MemFault) {
+        let s = self.state();
+        s.fault_addr = fault.addr;
+        s.exit_info = u64::from(fault.write);
+        s.exit_reason = ExitReason::Memory as u32;
+    }
+}
+
+macro_rules! table {
+    ($($helper:ident = $module:ident::$f:ident;)*) => {
+        $(
+            #[allow(non_snake_case)]
+            unsafe extern "C" fn $helper(
+                state: *mut c_void,
+                descriptor: u64,
+                a: u64,
+                b: u64,
+                c: u64,
+            ) -> u64 {
+                let state = state.cast::<CpuState>();
+                // SAFETY: the engines pass a valid state that is attached to an environment; the
+                // counter is not otherwise accessed during the call.
+                unsafe {
+                    let env = (*state).env.cast::<Env>();
+                    let count = &raw mut (*env).helper_calls[Helper::$helper as usize];
+                    *count = (*count).wrapping_add(1);
+                }
+                $module::$f(&Cx { state }, descriptor as u32, [a, b, c])
+            }
+        )*
+
+        const HELPERS: [HelperFn; Helper::ALL.len()] = {
+            let mut all: [HelperFn; Helper::ALL.len()] = [flags; Helper::ALL.len()];
+            let mut named = 0;
+            $(
+                all[Helper::$helper as usize] = $helper;
+                named += 1;
+            )*
+            assert!(named == Helper::ALL.len(), "a helper has no function");
+            all
+        };
+    };
+}
+
+table! {
+    Pdep = bits::pdep;
+    Pext = bits::pext;
+    Crc32 = bits::crc32;
+    UDivW = bits::udivw;
+    URemW = bits::uremw;
+    SDivW = bits::sdivw;
+    SRemW = bits::sremw;
+    SDivFits = bits::sdivfits;
+    Cpuid = system::cpuid;
+    Rdtsc = system::rdtsc;
+    TscAux = system::tsc_aux;
+    RepString = rep::rep_string;
+    X87 = x87::x87;
+    Fxsave = x87::fxsave;
+    Fxrstor = x87::fxrstor;
+    Ldmxcsr = x87::ldmxcsr;
+    LoadSegment = system::load_segment;
+}
+
+/// Evaluates the lazy flags to the six flags.
+unsafe extern "C" fn flags(state: *mut c_void, _: u64, _: u64, _: u64, _: u64) -> u64 {
+    // SAFETY: compiled code passes its valid state.
+    unsafe { (*state.cast::<CpuState>()).arith_flags() }
+}
+
+/// Every helper function, for both engines.
+pub static TABLE: HelperTable = HelperTable {
+    helpers: &HELPERS,
+    flags,
+};
 
 /// The functions, for both engines.
 pub fn table() -> HelperTable {
-    HelperTable {
-        helpers: &[],
-        flags,
-    }
+    TABLE
 }

@@ -5,8 +5,21 @@
 //! lie in `CpuState::temps`. [`run`] executes one program until it leaves the region; it neither
 //! hashes nor allocates.
 
+mod analyze;
+mod code;
+mod emit;
+mod flow;
+mod int;
+mod mem;
+mod slots;
+#[cfg(test)]
+mod tests;
+mod vector;
+
+use crate::env::Env;
 use crate::state::CpuState;
-use metaphrase_ir::{ExitReason, Region};
+use code::{Context, Ins};
+use metaphrase_ir::{ExitReason, GuestInsn, Region};
 
 /// How a run ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,14 +48,19 @@ pub enum ProgramError {
 /// A predecoded region.
 #[derive(Debug)]
 pub struct Program {
+    code: Box<[Ins]>,
+    /// The guest instruction of each element of `code`.
+    insns: Box<[u16]>,
+    guest: Box<[GuestInsn]>,
+    vconsts: Box<[u128]>,
     exits: Vec<i64>,
+    pc_mask: u64,
 }
 
 impl Program {
-    /// Predecodes a region, which must be valid.
+    /// Predecodes a region, which must be valid (the verifier says what that means).
     pub fn new(region: &Region) -> Result<Program, ProgramError> {
-        let _ = region;
-        Err(ProgramError::TooLong)
+        emit::predecode(region)
     }
 
     /// The direct exits' targets, as offsets from the region's entry PC: for `exit_jump` and
@@ -50,6 +68,21 @@ impl Program {
     /// region's blocks.
     pub fn exits(&self) -> &[i64] {
         &self.exits
+    }
+
+    /// Number of predecoded instructions.
+    pub fn len(&self) -> usize {
+        self.code.len()
+    }
+
+    /// True if there are none, which no valid region gives.
+    pub fn is_empty(&self) -> bool {
+        self.code.is_empty()
+    }
+
+    /// The guest instruction that an element of `code` belongs to.
+    fn guest_insn(&self, ip: *const Ins) -> GuestInsn {
+        emit::guest_insn(self, ip)
     }
 }
 
@@ -60,11 +93,25 @@ impl Program {
 ///
 /// # Safety
 /// `state` must be valid and used by nobody else meanwhile, and attached to a live
-/// [`crate::env::Env`] (see [`crate::env::Env::attach`]) that nobody else borrows meanwhile.
+/// [`Env`] (see [`Env::attach`]) that nobody else borrows meanwhile.
 pub unsafe fn run(program: &Program, state: *mut CpuState) -> Exit {
-    let _ = (program, state);
-    Exit {
-        reason: ExitReason::None,
-        slot: NO_SLOT,
+    // SAFETY: the caller vouches for the state and its environment.
+    let (pc, memory) = unsafe { ((*state).rip, &(*(*state).env.cast::<Env>()).memory) };
+    let mut context = Context {
+        memory,
+        program,
+        pc,
+        exit: Exit {
+            reason: ExitReason::None,
+            slot: NO_SLOT,
+        },
+    };
+    let cx = &raw mut context;
+    let mut ip = program.code.as_ptr();
+    while !ip.is_null() {
+        // SAFETY: `ip` starts in the program and handlers only answer instructions of it; every
+        // block ends with a terminator, so that none runs past the end.
+        ip = unsafe { ((*ip).run)(ip, state.cast(), cx) };
     }
+    context.exit
 }

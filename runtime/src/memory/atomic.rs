@@ -118,7 +118,7 @@ impl GuestMemory {
         if at.is_aligned() && std::arch::is_x86_feature_detected!("cmpxchg16b") {
             // SAFETY: every byte is writable, the pointer is aligned, and the host has the
             // instruction.
-            return Ok(unsafe { std::arch::x86_64::cmpxchg16b(at, expected, new, SeqCst, SeqCst) });
+            return Ok(unsafe { cas128_x86(at, expected, new) });
         }
         // SAFETY: every byte is writable.
         unsafe {
@@ -129,4 +129,29 @@ impl GuestMemory {
             Ok(old)
         }
     }
+}
+
+/// CMPXCHG16B.
+///
+/// # Safety
+/// `at` is valid and aligned, and the host has the instruction.
+#[cfg(target_arch = "x86_64")]
+unsafe fn cas128_x86(at: *mut u128, expected: u128, new: u128) -> u128 {
+    let (mut low, mut high) = (expected as u64, (expected >> 64) as u64);
+    // SAFETY: the caller vouches for the pointer and the instruction. RBX, which the compiler
+    // keeps for itself, is put back.
+    unsafe {
+        std::arch::asm!(
+            "xchg {new}, rbx",
+            "lock cmpxchg16b [rdi]",
+            "mov rbx, {new}",
+            new = inout(reg) new as u64 => _,
+            in("rdi") at,
+            in("rcx") (new >> 64) as u64,
+            inout("rax") low,
+            inout("rdx") high,
+            options(nostack),
+        );
+    }
+    u128::from(high) << 64 | u128::from(low)
 }

@@ -30,6 +30,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 pub use access::Scalar;
+pub use atomic::Word;
 pub use journal::SavedPage;
 pub use map::{FileMapping, MapError};
 

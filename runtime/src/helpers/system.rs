@@ -1,0 +1,64 @@
+//! Identification, time and segments.
+
+use super::Cx;
+use metaphrase_ir::Reg;
+
+const GP: u8 = 13;
+
+/// CPUID.
+pub(super) fn cpuid(cx: &Cx, _descriptor: u32, _args: [u64; 3]) -> u64 {
+    let (leaf, sub) = {
+        let gpr = &cx.state().gpr;
+        (gpr[Reg::Rax as usize] as u32, gpr[Reg::Rcx as usize] as u32)
+    };
+    let words = cx.env().cpu.cpuid(leaf, sub);
+    let order = [Reg::Rax, Reg::Rbx, Reg::Rcx, Reg::Rdx];
+    for (reg, word) in order.into_iter().zip(words) {
+        cx.state().gpr[reg as usize] = u64::from(word);
+    }
+    0
+}
+
+/// The time-stamp counter.
+pub(super) fn rdtsc(cx: &Cx, _descriptor: u32, _args: [u64; 3]) -> u64 {
+    cx.env().read_tsc(cx.state())
+}
+
+/// IA32_TSC_AUX.
+pub(super) fn tsc_aux(cx: &Cx, _descriptor: u32, _args: [u64; 3]) -> u64 {
+    cx.state().tsc_aux
+}
+
+/// Loads a data segment register (SDM volume 2, MOV; at CPL 3).
+pub(super) fn load_segment(cx: &Cx, descriptor: u32, args: [u64; 3]) -> u64 {
+    const SS: u32 = 2;
+    let number = descriptor.min(5) as usize;
+    let selector = args[0] as u16;
+    let refused = u32::from(selector & !3);
+    let null = selector & !3 == 0;
+    if null && descriptor == SS {
+        cx.raise(GP, Some(0));
+        return 0;
+    }
+    let segment = if null {
+        None
+    } else {
+        // Bit 2: the LDT, which is empty.
+        let gdt = (selector & 4 == 0).then(|| usize::from(selector >> 3));
+        match gdt.and_then(|n| cx.env().gdt.get(n).copied().flatten()) {
+            Some(segment) => Some(segment),
+            None => {
+                cx.raise(GP, Some(refused));
+                return 0;
+            }
+        }
+    };
+    if descriptor == SS && (selector & 3 != 3 || !segment.is_some_and(|s| s.data)) {
+        cx.raise(GP, Some(refused));
+        return 0;
+    }
+    let s = cx.state();
+    s.seg_sel[number] = selector;
+    s.seg_base[number] = segment.map_or(0, |s| s.base);
+    0
+}

@@ -1,0 +1,29 @@
+//! x87, the state images and MXCSR: not implemented yet, so each raises #UD.
+
+use super::Cx;
+
+const UD: u8 = 6;
+
+/// An x87 instruction.
+pub(super) fn x87(cx: &Cx, _descriptor: u32, _args: [u64; 3]) -> u64 {
+    cx.raise(UD, None);
+    0
+}
+
+/// FXSAVE.
+pub(super) fn fxsave(cx: &Cx, _descriptor: u32, _args: [u64; 3]) -> u64 {
+    cx.raise(UD, None);
+    0
+}
+
+/// FXRSTOR.
+pub(super) fn fxrstor(cx: &Cx, _descriptor: u32, _args: [u64; 3]) -> u64 {
+    cx.raise(UD, None);
+    0
+}
+
+/// LDMXCSR.
+pub(super) fn ldmxcsr(cx: &Cx, _descriptor: u32, _args: [u64; 3]) -> u64 {
+    cx.raise(UD, None);
+    0
+}

@@ -1,0 +1,685 @@
+//! What predecoding needs to know about a region's values: who uses them, until when, and where
+//! each can live without being copied.
+//!
+//! Per value, one [`Place`] is decided:
+//! - constants are put into their users, or made on the spot;
+//! - `trunc`, byte-aligned `ext`, `bitcast`, `vget` and most `zext` are parts of another value's
+//!   slot ([`Place::Part`]): slots are little-endian, operands are read at their own width, and
+//!   results are written zero-extended;
+//! - `getreg` is the register's own place in the guest state, if nothing writes the register
+//!   before the value's last use;
+//! - a value that a `setreg` stores is computed right into the register, either at its own
+//!   position (nothing between may see the register) or, if the `setreg` is its only user, at the
+//!   position of the `setreg`;
+//! - everything else gets temporary slots (`slots.rs`).
+//!
+//! Address arithmetic, comparisons that a branch tests and flag definitions of the preceding op
+//! are folded into their users; a value all of whose users fold it is not computed at all.
+//!
+//! Positions are indices into the block's instruction list. Fewer uses are seen after folding, and
+//! later ones (the user's position), so `last_use` is that of the *emitted* code.
+
+use super::mem::Mode;
+use metaphrase_ir::{
+    Block, Cond, Effect, Effects, FlagKind, Helper, IntCc, Op, Reg, RegClass, Region, Type, Value,
+};
+
+/// Where a value lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// In a temporary slot, or nowhere if nobody needs it.
+    Temp,
+    /// At a byte offset in another value's place.
+    Part(Value, u16),
+    /// In a guest register.
+    Reg(Reg),
+}
+
+/// An operand of a binary op or comparison.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Operand {
+    /// A value.
+    Value(Value),
+    /// A constant, zero-extended.
+    Const(u64),
+}
+
+/// The address of a load or store.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Address {
+    pub mode: Mode,
+    pub base: Option<Value>,
+    pub index: Option<Value>,
+    /// As the handler wants it.
+    pub imm: u64,
+}
+
+/// What a conditional branch tests.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Test {
+    /// A comparison of values of that type.
+    Compare(IntCc, Type, Value, Operand),
+    /// A condition on the lazy flags.
+    Flags(Cond),
+    /// Whether a value is not 0.
+    Value(Value),
+}
+
+/// The findings; see the module's header.
+pub(super) struct Analysis<'r> {
+    pub region: &'r Region,
+    /// Block and position that define each value.
+    def: Vec<(u32, u32)>,
+    /// Number of uses, before folding.
+    uses: Vec<u32>,
+    /// Uses by addresses that fold the value.
+    folded_uses: Vec<u32>,
+    /// Whether it is used in another block.
+    pub escapes: Vec<bool>,
+    /// Whether somebody needs its place (or its effect).
+    pub needed: Vec<bool>,
+    /// Position of its last use in its own block.
+    pub last_use: Vec<u32>,
+    /// Where it lives.
+    pub place: Vec<Place>,
+    /// For an op: the `setflags` that it does as well. For that `setflags`: itself.
+    pub flags_of: Vec<Option<Value>>,
+    /// For a `setreg`: how its value gets there.
+    pub writes: Vec<Write>,
+    /// Ops that a later `setreg` computes.
+    pub sunk: Vec<bool>,
+    /// Registers that the region writes anywhere.
+    written: [bool; Reg::COUNT],
+}
+
+/// How a `setreg`'s value gets into the register.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Write {
+    /// By a move.
+    Move,
+    /// It is there already.
+    Done,
+    /// By computing the value now.
+    Compute(Value),
+}
+
+impl<'r> Analysis<'r> {
+    pub fn new(region: &'r Region) -> Analysis<'r> {
+        let n = region.insts.len();
+        let mut a = Analysis {
+            region,
+            def: vec![(u32::MAX, 0); n],
+            uses: vec![0; n],
+            folded_uses: vec![0; n],
+            escapes: vec![false; n],
+            needed: vec![false; n],
+            last_use: vec![0; n],
+            place: vec![Place::Temp; n],
+            flags_of: vec![None; n],
+            writes: vec![Write::Move; n],
+            sunk: vec![false; n],
+            written: [false; Reg::COUNT],
+        };
+        a.find_definitions();
+        a.count_uses();
+        for block in region.block_ids() {
+            a.fuse_flags(block);
+        }
+        for block in region.block_ids() {
+            a.walk_back(block);
+        }
+        for block in region.block_ids() {
+            a.place_registers(block);
+        }
+        a
+    }
+
+    /// The value behind copies.
+    pub fn root(&self, mut v: Value) -> Value {
+        while self.region.inst(v).op == Op::Copy {
+            v = self.region.args(v)[0];
+        }
+        v
+    }
+
+    /// Operand `n` of `v`, behind copies.
+    pub fn arg(&self, v: Value, n: usize) -> Value {
+        self.root(self.region.args(v)[n])
+    }
+
+    fn insts(&self, block: Block) -> &'r [Value] {
+        &self.region.blocks[block.0 as usize].insts
+    }
+
+    fn find_definitions(&mut self) {
+        for block in self.region.block_ids() {
+            let data = &self.region.blocks[block.0 as usize];
+            for &v in &data.params {
+                self.def[v.0 as usize] = (block.0, 0);
+            }
+            for (pos, &v) in data.insts.iter().enumerate() {
+                self.def[v.0 as usize] = (block.0, pos as u32);
+                let inst = self.region.inst(v);
+                if inst.op == Op::SetReg {
+                    self.written[inst.imm as usize] = true;
+                }
+                if inst.op == Op::Call {
+                    for &reg in Reg::ALL {
+                        self.written[reg as usize] |= call_writes(inst.imm, reg);
+                    }
+                }
+            }
+        }
+    }
+
+    fn count_uses(&mut self) {
+        for block in self.region.block_ids() {
+            for &v in self.insts(block).iter().rev() {
+                for n in 0..self.region.args(v).len() {
+                    let arg = self.arg(v, n);
+                    self.uses[arg.0 as usize] += 1;
+                    if self.def[arg.0 as usize].0 != block.0 {
+                        self.mark_escape(arg);
+                    }
+                }
+            }
+        }
+        for block in self.region.block_ids() {
+            for &v in self.insts(block) {
+                if matches!(self.region.inst(v).op, Op::Load | Op::Store) {
+                    let addr = self.arg(v, 0);
+                    if self.address(v, block).base != Some(addr) {
+                        self.folded_uses[addr.0 as usize] += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Marks `v` as used in other blocks; a part keeps the value that it is a part of alive.
+    fn mark_escape(&mut self, v: Value) {
+        let mut v = v;
+        loop {
+            self.escapes[v.0 as usize] = true;
+            match self.part_of(v) {
+                Some((of, _)) if !self.escapes[of.0 as usize] => v = of,
+                _ => return,
+            }
+        }
+    }
+
+    /// Whether an address computed by `v` can be folded into accesses of `block`.
+    fn is_address_op(&self, v: Value, block: Block) -> bool {
+        let inst = self.region.inst(v);
+        if self.def[v.0 as usize].0 != block.0 {
+            return false;
+        }
+        match inst.op {
+            Op::Add => inst.ty == Type::I64,
+            Op::Sub => inst.ty == Type::I64 && self.constant(self.arg(v, 1)).is_some(),
+            Op::Zext => {
+                let of = self.arg(v, 0);
+                inst.ty == Type::I64
+                    && self.region.ty(of) == Type::I32
+                    && self.def[of.0 as usize].0 == block.0
+                    && matches!(self.region.inst(of).op, Op::Add | Op::Sub)
+            }
+            _ => false,
+        }
+    }
+
+    /// The bits of an integer or float constant.
+    pub fn constant(&self, v: Value) -> Option<u64> {
+        self.region.as_const(v)
+    }
+
+    /// The operand as a value or constant.
+    pub fn operand(&self, v: Value) -> Operand {
+        match self.constant(v) {
+            Some(bits) => Operand::Const(bits),
+            None => Operand::Value(self.root(v)),
+        }
+    }
+
+    /// The address that operand 0 of a load or store in `block` gives.
+    pub fn address(&self, access: Value, block: Block) -> Address {
+        let addr = self.arg(access, 0);
+        if let Some(imm) = self.constant(addr) {
+            return Address {
+                mode: Mode::Absolute,
+                base: None,
+                index: None,
+                imm,
+            };
+        }
+        if self.is_address_op(addr, block) {
+            let (sum, wrap) = match self.region.inst(addr).op {
+                Op::Zext => (self.arg(addr, 0), true),
+                _ => (addr, false),
+            };
+            if let Some(found) = self.sum_address(sum, wrap, block) {
+                return found;
+            }
+        }
+        Address {
+            mode: Mode::Base,
+            base: Some(addr),
+            index: None,
+            imm: 0,
+        }
+    }
+
+    /// Base, index and displacement of a sum.
+    fn sum_address(&self, sum: Value, wrap: bool, block: Block) -> Option<Address> {
+        let ty = if wrap { Type::I32 } else { Type::I64 };
+        let mut disp = 0u64;
+        let mut terms: Vec<Value> = Vec::with_capacity(3);
+        let mut work = vec![sum];
+        while let Some(v) = work.pop() {
+            if let Some(bits) = self.constant(v) {
+                disp = disp.wrapping_add(bits);
+                continue;
+            }
+            let inst = self.region.inst(v);
+            let local = self.def[v.0 as usize].0 == block.0 && inst.ty == ty;
+            // An inner sum is only taken apart if nobody else needs it.
+            let open = v == sum || self.uses[v.0 as usize] == 1;
+            match inst.op {
+                Op::Add if local && open => {
+                    work.push(self.arg(v, 1));
+                    work.push(self.arg(v, 0));
+                }
+                Op::Sub if local && open && self.constant(self.arg(v, 1)).is_some() => {
+                    disp = disp.wrapping_sub(self.constant(self.arg(v, 1))?);
+                    work.push(self.arg(v, 0));
+                }
+                _ => terms.push(v),
+            }
+            if terms.len() + work.len() > 4 {
+                return None;
+            }
+        }
+        let scaled = |v: Value| {
+            let inst = self.region.inst(v);
+            let local = self.def[v.0 as usize].0 == block.0 && inst.ty == ty;
+            let count = match inst.op {
+                Op::Shl if local => self.constant(self.arg(v, 1))?,
+                _ => return None,
+            };
+            (count <= 3).then(|| (self.arg(v, 0), count))
+        };
+        let small = disp as i32 as i64 as u64 == disp || wrap;
+        let index = |base, index, scale: u64| {
+            small.then_some(Address {
+                mode: if wrap { Mode::Index32 } else { Mode::Index },
+                base: Some(base),
+                index: Some(index),
+                imm: scale << 32 | (disp & 0xffff_ffff),
+            })
+        };
+        match terms[..] {
+            [base] => Some(Address {
+                mode: if wrap { Mode::Base32 } else { Mode::Base },
+                base: Some(base),
+                index: None,
+                imm: disp,
+            }),
+            [a, b] => match (scaled(a), scaled(b)) {
+                (_, Some((i, s))) if self.constant(i).is_none() => index(a, i, s),
+                (Some((i, s)), _) if self.constant(i).is_none() => index(b, i, s),
+                _ => index(a, b, 0),
+            },
+            _ => None,
+        }
+    }
+
+    /// What a branch on `c` in `block` tests.
+    pub fn test(&self, c: Value, block: Block) -> Test {
+        let c = self.root(c);
+        let inst = self.region.inst(c);
+        let (in_block, pos) = self.def[c.0 as usize];
+        if in_block != block.0 {
+            return Test::Value(c);
+        }
+        match inst.op {
+            Op::ICmp => {
+                let (a, b) = (self.arg(c, 0), self.arg(c, 1));
+                let cc = IntCc::from_imm(inst.imm);
+                match (self.constant(a), self.constant(b)) {
+                    (None, Some(bits)) => Test::Compare(cc, inst.ty, a, Operand::Const(bits)),
+                    (Some(bits), None) => {
+                        Test::Compare(cc.swap(), inst.ty, b, Operand::Const(bits))
+                    }
+                    (None, None) => Test::Compare(cc, inst.ty, a, Operand::Value(b)),
+                    _ => Test::Value(c),
+                }
+            }
+            Op::GetCond => {
+                let later = &self.insts(block)[pos as usize + 1..];
+                if later.iter().any(|&v| self.writes_flags(v)) {
+                    return Test::Value(c);
+                }
+                Test::Flags(Cond::ALL[(inst.imm & 15) as usize])
+            }
+            _ => Test::Value(c),
+        }
+    }
+
+    fn writes_flags(&self, v: Value) -> bool {
+        let inst = self.region.inst(v);
+        match inst.op {
+            Op::SetFlags => true,
+            Op::Call => Helper::from_imm(inst.imm)
+                .effects()
+                .has(Effects::WRITE_FLAGS),
+            _ => false,
+        }
+    }
+
+    /// Whether somebody outside the region may look at the guest state at `v`.
+    fn observes(&self, v: Value) -> bool {
+        let inst = self.region.inst(v);
+        match inst.op.info().effect {
+            Effect::Pure | Effect::ReadState | Effect::WriteState => false,
+            Effect::Helper => Helper::from_imm(inst.imm).effects() != Effects::NONE,
+            _ => true,
+        }
+    }
+
+    /// Finds for each `setflags` the op that can do it in passing.
+    fn fuse_flags(&mut self, block: Block) {
+        let insts = self.insts(block);
+        for (pos, &v) in insts.iter().enumerate() {
+            let inst = self.region.inst(v);
+            if inst.op != Op::SetFlags {
+                continue;
+            }
+            let kind = FlagKind::ALL[inst.imm as usize];
+            if !matches!(kind, FlagKind::Add | FlagKind::Sub | FlagKind::Logic) {
+                continue;
+            }
+            for &candidate in insts[..pos].iter().rev() {
+                if self.is_flags_source(candidate, v, kind) {
+                    self.flags_of[candidate.0 as usize] = Some(v);
+                    self.flags_of[v.0 as usize] = Some(v);
+                    break;
+                }
+                let op = self.region.inst(candidate).op;
+                if self.observes(candidate)
+                    || matches!(op, Op::SetFlags | Op::GetCond | Op::GetFlags)
+                {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Whether `op` computes what `setflags` describes.
+    fn is_flags_source(&self, op: Value, setflags: Value, kind: FlagKind) -> bool {
+        let (inst, flags) = (self.region.inst(op), self.region.inst(setflags));
+        if inst.ty != flags.ty || self.flags_of[op.0 as usize].is_some() {
+            return false;
+        }
+        let same = |n: usize| {
+            let (x, y) = (self.arg(op, n), self.arg(setflags, n));
+            x == y || (self.constant(x).is_some() && self.constant(x) == self.constant(y))
+        };
+        match (kind, inst.op) {
+            (FlagKind::Add, Op::Add) | (FlagKind::Sub, Op::Sub) => same(0) && same(1),
+            (FlagKind::Logic, Op::And | Op::Or | Op::Xor) => self.arg(setflags, 0) == op,
+            _ => false,
+        }
+    }
+
+    /// What `v` is a part of, if it needs no code of its own.
+    fn part_of(&self, v: Value) -> Option<(Value, u16)> {
+        let inst = self.region.inst(v);
+        match inst.op {
+            Op::Copy => Some((self.arg(v, 0), 0)),
+            Op::Trunc | Op::Bitcast => Some((self.arg(v, 0), 0)),
+            Op::Ext if inst.imm % 8 == 0 && inst.imm as u32 + inst.ty.bits() <= 64 => {
+                Some((self.arg(v, 0), (inst.imm / 8) as u16))
+            }
+            Op::Zext if self.is_clean(self.arg(v, 0)) => Some((self.arg(v, 0), 0)),
+            Op::VGet => {
+                let lane = inst.aux as u16 * inst.ty.bytes() as u16;
+                Some((self.arg(v, 0), lane))
+            }
+            _ => None,
+        }
+        .filter(|&(of, _)| self.constant(of).is_none())
+        .filter(|&(of, _)| self.region.inst(of).op != Op::VConst)
+    }
+
+    /// Whether the 64 bits at the value's place are the value zero-extended.
+    pub fn is_clean(&self, v: Value) -> bool {
+        let inst = self.region.inst(v);
+        match inst.op {
+            Op::Trunc | Op::Ext | Op::Bitcast | Op::VGet => false,
+            Op::Copy | Op::Zext => match self.part_of(v) {
+                Some((of, _)) => self.is_clean(of),
+                None => true,
+            },
+            Op::GetReg => inst.ty == Type::I64,
+            _ => true,
+        }
+    }
+
+    fn use_at(&mut self, v: Value, pos: u32, block: Block) {
+        let i = v.0 as usize;
+        self.needed[i] = true;
+        if self.def[i].0 == block.0 {
+            self.last_use[i] = self.last_use[i].max(pos);
+        }
+    }
+
+    /// Marks what is needed, from the end of the block on, and finds the last uses.
+    fn walk_back(&mut self, block: Block) {
+        let insts = self.insts(block);
+        for (pos, &v) in insts.iter().enumerate().rev() {
+            let pos = pos as u32;
+            let inst = self.region.inst(v);
+            let i = v.0 as usize;
+            if self.sunk[i] {
+                continue;
+            }
+            self.needed[i] |= self.escapes[i] || !self.region.is_removable(v);
+            if !self.needed[i] && self.flags_of[i].is_none() {
+                continue;
+            }
+            self.needed[i] = true;
+            if let Some((of, offset)) = self.part_of(v) {
+                self.place[i] = Place::Part(of, offset);
+                let last = self.last_use[i].max(pos);
+                self.use_at(of, last, block);
+                continue;
+            }
+            match inst.op {
+                // Done by another op.
+                Op::SetFlags if self.flags_of[i].is_some() => continue,
+                Op::Load | Op::Store => {
+                    let address = self.address(v, block);
+                    for part in [address.base, address.index].into_iter().flatten() {
+                        self.use_at(part, pos, block);
+                    }
+                    for n in 1..self.region.args(v).len() {
+                        self.use_at(self.arg(v, n), pos, block);
+                    }
+                    continue;
+                }
+                Op::BrIf | Op::JumpIf => {
+                    match self.test(self.arg(v, 0), block) {
+                        Test::Compare(_, _, a, b) => {
+                            self.use_at(a, pos, block);
+                            if let Operand::Value(b) = b {
+                                self.use_at(b, pos, block);
+                            }
+                        }
+                        Test::Flags(_) => {}
+                        Test::Value(c) => self.use_at(c, pos, block),
+                    }
+                    for n in 1..self.region.args(v).len() {
+                        self.use_at(self.arg(v, n), pos, block);
+                    }
+                    continue;
+                }
+                Op::SetReg => {
+                    if let Some(op) = self.sinkable(v, block) {
+                        // Its operands are read here.
+                        self.writes[i] = Write::Compute(op);
+                        self.place[op.0 as usize] = Place::Reg(Reg::ALL[inst.imm as usize]);
+                        self.sunk[op.0 as usize] = true;
+                        for n in 0..self.region.args(op).len() {
+                            self.use_at(self.arg(op, n), pos, block);
+                        }
+                        continue;
+                    }
+                }
+                _ => {}
+            }
+            for n in 0..self.region.args(v).len() {
+                self.use_at(self.arg(v, n), pos, block);
+            }
+        }
+    }
+
+    /// The op that `setreg` alone uses and that can as well be computed there.
+    fn sinkable(&self, setreg: Value, block: Block) -> Option<Value> {
+        let reg = Reg::ALL[self.region.inst(setreg).imm as usize];
+        let op = self.stored_op(setreg, reg)?;
+        let i = op.0 as usize;
+        let inst = self.region.inst(op);
+        let once = |v: Value| {
+            let i = v.0 as usize;
+            self.uses[i] - self.folded_uses[i] == 1 && !self.needed[i] && !self.escapes[i]
+        };
+        let only = once(op);
+        let through = self.arg(setreg, 0);
+        let only_part =
+            through == op || once(through) && self.part_of(through).is_some_and(|(of, _)| of == op);
+        let pure = inst.op.info().effect == Effect::Pure
+            && !matches!(inst.op, Op::Param | Op::Const | Op::VConst);
+        (self.def[i].0 == block.0 && only && only_part && pure && self.flags_of[i].is_none())
+            .then_some(op)
+    }
+
+    /// The op whose whole result `setreg` stores into a register that can be written as a whole.
+    fn stored_op(&self, setreg: Value, reg: Reg) -> Option<Value> {
+        if !matches!(reg.ty(), Type::I64 | Type::V128) {
+            return None;
+        }
+        let mut v = self.arg(setreg, 0);
+        while let Some((of, offset)) = self.part_of(v) {
+            if offset != 0 || !matches!(self.region.inst(v).op, Op::Zext | Op::Copy) {
+                return None;
+            }
+            v = of;
+        }
+        (self.constant(v).is_none()).then_some(v)
+    }
+
+    /// Decides which values live in guest registers.
+    fn place_registers(&mut self, block: Block) {
+        let insts = self.insts(block);
+        // When each register's place holds what: (from, to) positions of values that live in it.
+        let mut residents: Vec<(Reg, u32, u32)> = Vec::new();
+        let writes_to = |reg: Reg, from: usize| {
+            insts[from..]
+                .iter()
+                .position(|&v| self.writes_reg(v, reg))
+                .map_or(u32::MAX, |n| (from + n) as u32)
+        };
+        let mut getregs = Vec::new();
+        for (pos, &v) in insts.iter().enumerate() {
+            let inst = self.region.inst(v);
+            let i = v.0 as usize;
+            if inst.op != Op::GetReg || !self.needed[i] {
+                continue;
+            }
+            let reg = Reg::ALL[inst.imm as usize];
+            let in_place = if self.escapes[i] {
+                !self.written[reg as usize]
+            } else {
+                self.last_use[i] <= writes_to(reg, pos + 1)
+            };
+            let until = if in_place {
+                self.last_use[i]
+            } else {
+                pos as u32
+            };
+            residents.push((reg, pos as u32, until.max(pos as u32)));
+            if in_place {
+                getregs.push((v, reg));
+            }
+        }
+        let mut stored = Vec::new();
+        for (pos, &v) in insts.iter().enumerate() {
+            let inst = self.region.inst(v);
+            if inst.op != Op::SetReg || self.writes[v.0 as usize] != Write::Move {
+                continue;
+            }
+            let reg = Reg::ALL[inst.imm as usize];
+            let Some(op) = self.stored_op(v, reg) else {
+                continue;
+            };
+            let i = op.0 as usize;
+            let (def_block, at) = self.def[i];
+            let fresh = !stored.iter().any(|&(o, _, _)| o == op)
+                && self.place[i] == Place::Temp
+                && self.makes_result(op);
+            if def_block != block.0 || !fresh || self.escapes[i] {
+                continue;
+            }
+            let between = &insts[at as usize + 1..pos];
+            let seen = between
+                .iter()
+                .any(|&o| self.observes(o) || self.writes_reg(o, reg));
+            let occupied = residents
+                .iter()
+                .any(|&(r, from, to)| r == reg && from < pos as u32 && to > at);
+            if seen || occupied || self.last_use[i] > writes_to(reg, pos + 1) {
+                continue;
+            }
+            residents.push((reg, at, self.last_use[i]));
+            stored.push((op, reg, v));
+        }
+        for (v, reg) in getregs {
+            self.place[v.0 as usize] = Place::Reg(reg);
+        }
+        for (op, reg, setreg) in stored {
+            self.place[op.0 as usize] = Place::Reg(reg);
+            self.writes[setreg.0 as usize] = Write::Done;
+        }
+    }
+
+    /// Whether the op is emitted at its own position and writes its whole result at once.
+    fn makes_result(&self, v: Value) -> bool {
+        let inst = self.region.inst(v);
+        let pure_call =
+            inst.op == Op::Call && Helper::from_imm(inst.imm).effects() == Effects::NONE;
+        !matches!(
+            inst.op,
+            Op::Param | Op::GetReg | Op::Call | Op::Const | Op::VConst
+        ) || pure_call
+    }
+
+    fn writes_reg(&self, v: Value, reg: Reg) -> bool {
+        let inst = self.region.inst(v);
+        match inst.op {
+            Op::SetReg => inst.imm == reg as u64,
+            Op::Call => call_writes(inst.imm, reg),
+            _ => false,
+        }
+    }
+}
+
+/// Whether helper number `helper` may write `reg`.
+fn call_writes(helper: u64, reg: Reg) -> bool {
+    let effects = Helper::from_imm(helper).effects();
+    effects.has(match reg.class() {
+        RegClass::Gpr => Effects::WRITE_GPR,
+        RegClass::Segment => Effects::WRITE_SEGMENT,
+        RegClass::Control => Effects::WRITE_CONTROL,
+        RegClass::Sse => Effects::WRITE_SSE,
+    })
+}

@@ -1,0 +1,666 @@
+//! Predecoding: from an analysed region to the flat program.
+
+use super::analyze::{Analysis, Operand, Place, Test, Write};
+use super::code::{Handler, Ins};
+use super::slots::{Slots, scratch};
+use super::{Program, ProgramError, flow, int, mem, vector};
+use crate::state::CpuState;
+use metaphrase_ir::{
+    Block, CcOp, Effects, FlagKind, GuestInsn, Helper, IntCc, Op, Reg, Region, Type, Value,
+};
+
+/// Predecodes a region.
+pub(super) fn predecode(region: &Region) -> Result<Program, ProgramError> {
+    let analysis = Analysis::new(region);
+    let mut slots = Slots::new(region.insts.len());
+    for block in region.block_ids() {
+        for &v in &region.blocks[block.0 as usize].params {
+            slots.allocate(v, region.ty(v), None)?;
+        }
+        for &v in &region.blocks[block.0 as usize].insts {
+            if analysis.escapes[v.0 as usize] && has_temp(&analysis, v) {
+                slots.allocate(v, region.ty(v), None)?;
+            }
+        }
+    }
+    let mut e = Emitter {
+        a: analysis,
+        slots,
+        code: Vec::with_capacity(region.insts.len()),
+        insns: Vec::with_capacity(region.insts.len()),
+        starts: vec![0; region.blocks.len()],
+        fixups: Vec::new(),
+        exits: Vec::new(),
+        insn: 0,
+    };
+    for block in region.block_ids() {
+        e.block(block)?;
+    }
+    e.resolve();
+    Ok(Program {
+        code: e.code.into_boxed_slice(),
+        insns: e.insns.into_boxed_slice(),
+        guest: region.guest.clone().into_boxed_slice(),
+        vconsts: region.vconsts.clone().into_boxed_slice(),
+        exits: e.exits,
+        pc_mask: region.code_size.pc_mask(),
+    })
+}
+
+/// Where a branch distance belongs in the immediate.
+#[derive(Clone, Copy)]
+enum Field {
+    Whole,
+    High,
+}
+
+/// A branch whose target is not known yet.
+struct Fixup {
+    at: usize,
+    field: Field,
+    to: Target,
+}
+
+#[derive(Clone, Copy)]
+enum Target {
+    Block(Block),
+    Ins(usize),
+}
+
+/// Where a block argument comes from.
+#[derive(Clone, Copy)]
+enum Source {
+    Slot(u16),
+    Const(u128),
+}
+
+/// A block argument on its way to its parameter.
+#[derive(Clone, Copy)]
+struct Move {
+    to: u16,
+    ty: Type,
+    from: Source,
+}
+
+struct Emitter<'r> {
+    a: Analysis<'r>,
+    slots: Slots,
+    code: Vec<Ins>,
+    insns: Vec<u16>,
+    starts: Vec<usize>,
+    fixups: Vec<Fixup>,
+    exits: Vec<i64>,
+    /// The guest instruction of what is emitted now.
+    insn: u16,
+}
+
+impl<'r> Emitter<'r> {
+    fn region(&self) -> &'r Region {
+        self.a.region
+    }
+
+    fn push(&mut self, run: Handler, d: u16, a: u16, b: u16, imm: u64) {
+        self.code.push(Ins { run, d, a, b, imm });
+        self.insns.push(self.insn);
+    }
+
+    /// The slot of a value that has one.
+    fn slot(&self, v: Value) -> u16 {
+        match self.a.place[v.0 as usize] {
+            Place::Temp => self.slots.of(v),
+            Place::Part(of, offset) => self.slot(of) + offset,
+            Place::Reg(reg) => CpuState::reg_offset(reg) as u16,
+        }
+    }
+
+    /// The slot of operand number `k`; constants are made on the spot.
+    fn source(&mut self, v: Value, k: u16) -> u16 {
+        let v = self.a.root(v);
+        let at = scratch(k);
+        if let Some(bits) = self.a.constant(v) {
+            self.push(int::constant, at, 0, 0, bits);
+            return at;
+        }
+        let inst = self.region().inst(v);
+        if inst.op == Op::VConst {
+            let bits = self.vconst(inst.imm);
+            self.push(int::constant, at, 0, 0, bits as u64);
+            self.push(int::constant, at + 8, 0, 0, (bits >> 64) as u64);
+            return at;
+        }
+        self.slot(v)
+    }
+
+    fn vconst(&self, n: u64) -> u128 {
+        self.region().vconsts.get(n as usize).copied().unwrap_or(0)
+    }
+
+    /// The same, with the whole 64 bits valid.
+    fn clean_source(&mut self, v: Value, k: u16) -> u16 {
+        let from = self.source(v, k);
+        let v = self.a.root(v);
+        if self.a.constant(v).is_some() || self.a.is_clean(v) {
+            return from;
+        }
+        let ty = self.region().ty(v);
+        self.push(move_as(ty), scratch(k), from, 0, 0);
+        scratch(k)
+    }
+
+    fn block(&mut self, block: Block) -> Result<(), ProgramError> {
+        self.starts[block.0 as usize] = self.code.len();
+        self.slots.start_block();
+        let insts = &self.region().blocks[block.0 as usize].insts;
+        for (pos, &v) in insts.iter().enumerate() {
+            let i = v.0 as usize;
+            self.slots.release_until(pos as u32);
+            self.insn = self.region().inst(v).insn;
+            if !self.a.needed[i] || self.a.sunk[i] {
+                continue;
+            }
+            let op = self.region().inst(v).op;
+            if matches!(self.a.place[i], Place::Part(..)) || matches!(op, Op::Const | Op::VConst) {
+                continue;
+            }
+            if has_temp(&self.a, v) && !self.a.escapes[i] {
+                let until = Some(self.a.last_use[i]);
+                self.slots.allocate(v, self.region().ty(v), until)?;
+            }
+            let d = match self.region().result_type(v) {
+                Some(_) => self.slot(v),
+                None => 0,
+            };
+            self.op(v, d, block)?;
+        }
+        Ok(())
+    }
+
+    /// Emits one op with its result at `d`.
+    fn op(&mut self, v: Value, d: u16, block: Block) -> Result<(), ProgramError> {
+        let inst = *self.region().inst(v);
+        let ty = inst.ty;
+        if let Some((run, kind)) = self.fused_flags(v, true) {
+            let _ = kind;
+            let (a, b) = self.ordered(v);
+            return self.two_operands(run, d, a, b, |e| e.fused_flags(v, false));
+        }
+        if int::binary(inst.op, ty, false).is_some() {
+            let (a, b) = self.ordered(v);
+            let run = int::binary(inst.op, ty, true).map(|h| (h, FlagKind::Raw));
+            let Some((imm_run, _)) = run else {
+                return Ok(());
+            };
+            return self.two_operands(imm_run, d, a, b, |_| {
+                int::binary(inst.op, ty, false).map(|h| (h, FlagKind::Raw))
+            });
+        }
+        if let Some(run) = int::unary(inst.op, ty) {
+            let a = self.source(self.a.arg(v, 0), 0);
+            self.push(run, d, a, 0, 0);
+            return Ok(());
+        }
+        match inst.op {
+            Op::Const | Op::VConst | Op::Copy | Op::Param => {}
+            Op::Pc => self.push(int::pc, d, 0, 0, inst.imm),
+            Op::ICmp => {
+                let cc = IntCc::from_imm(inst.imm);
+                let (mut cc, mut a, mut b) = (cc, self.a.arg(v, 0), self.a.arg(v, 1));
+                if self.a.constant(a).is_some() {
+                    (cc, a, b) = (cc.swap(), b, a);
+                }
+                self.two_operands(int::compare(cc, ty, true), d, a, b, |_| {
+                    Some((int::compare(cc, ty, false), FlagKind::Raw))
+                })?;
+            }
+            Op::Select => {
+                let c = self.source(self.a.arg(v, 0), 0);
+                let x = self.source(self.a.arg(v, 1), 1);
+                let y = self.source(self.a.arg(v, 2), 2);
+                let run: Handler = match ty {
+                    Type::V128 => int::select128,
+                    _ => int::with_type!(ty, T => int::select::<T>),
+                };
+                self.push(run, d, c, x, u64::from(y));
+            }
+            Op::Zext | Op::Trunc | Op::Bitcast => {
+                let from = self.a.arg(v, 0);
+                let a = self.source(from, 0);
+                let narrow = if inst.op == Op::Zext {
+                    self.region().ty(from)
+                } else {
+                    ty
+                };
+                self.push(move_as(narrow), d, a, 0, 0);
+            }
+            Op::Sext => {
+                let from = self.a.arg(v, 0);
+                let a = self.source(from, 0);
+                self.push(int::sign_extend(self.region().ty(from), ty), d, a, 0, 0);
+            }
+            Op::Ext => {
+                let a = self.source(self.a.arg(v, 0), 0);
+                let run: Handler = int::with_type!(ty, T => int::ext::<T>);
+                self.push(run, d, a, 0, inst.imm);
+            }
+            Op::Ins => {
+                let a = self.source(self.a.arg(v, 0), 0);
+                let b = self.source(self.a.arg(v, 1), 1);
+                if a == d && inst.imm % 8 == 0 && inst.imm as u32 + ty.bits() <= 64 {
+                    self.push(part_as(ty), d + (inst.imm / 8) as u16, b, 0, 0);
+                } else {
+                    let run: Handler = int::with_type!(ty, T => int::ins::<T>);
+                    self.push(run, d, a, b, inst.imm);
+                }
+            }
+            Op::GetReg => {
+                let a = CpuState::reg_offset(Reg::ALL[inst.imm as usize]) as u16;
+                if a != d {
+                    self.push(move_as(ty), d, a, 0, 0);
+                }
+            }
+            Op::SetReg => return self.set_reg(v, block),
+            Op::SetFlags => self.set_flags(v),
+            Op::GetCond => self.push(int::getcond, d, 0, 0, inst.imm),
+            Op::GetFlags => self.push(int::getflags, d, 0, 0, 0),
+            Op::Load | Op::Store => {
+                let address = self.a.address(v, block);
+                let a = address.base.map_or(0, |base| self.source(base, 0));
+                let b = address.index.map_or(0, |index| self.source(index, 1));
+                if inst.op == Op::Load {
+                    self.push(mem::loading(ty, address.mode), d, a, b, address.imm);
+                } else {
+                    let value = self.source(self.a.arg(v, 1), 2);
+                    self.push(mem::storing(ty, address.mode), value, a, b, address.imm);
+                }
+            }
+            Op::Rmw => {
+                let a = self.source(self.a.arg(v, 0), 0);
+                let b = self.source(self.a.arg(v, 1), 1);
+                self.push(mem::modifying(ty), d, a, b, inst.imm);
+            }
+            Op::Cas => {
+                let a = self.source(self.a.arg(v, 0), 0);
+                let b = self.source(self.a.arg(v, 1), 1);
+                let c = self.source(self.a.arg(v, 2), 2);
+                self.push(mem::swapping(ty), d, a, b, u64::from(c));
+            }
+            Op::Fence => self.push(mem::barrier, 0, 0, 0, 0),
+            Op::Fuel => self.push(flow::fuel, 0, 0, 0, inst.imm),
+            Op::TrapIf => {
+                let a = self.source(self.a.arg(v, 0), 0);
+                self.push(flow::trap_if, 0, a, 0, inst.imm);
+            }
+            Op::Call => self.call(v, d),
+            Op::Br => {
+                let to = Block(inst.imm as u32);
+                let args = self.region().args(v);
+                self.copies(to, args);
+                self.go(block, to);
+            }
+            Op::BrIf => self.branch(v, block),
+            Op::Jump | Op::CallTo => self.jump(inst.imm as i64)?,
+            Op::JumpIf => {
+                let at = self.test(v, block);
+                self.jump(i64::from(inst.aux as i32))?;
+                // Exits are numbered taken first.
+                let fall = self.code.len() - 1;
+                self.fixups[at].to = Target::Ins(self.code.len());
+                self.jump(inst.imm as i64)?;
+                let n = self.exits.len();
+                self.exits.swap(n - 1, n - 2);
+                let taken = self.code.len() - 1;
+                (self.code[fall].a, self.code[taken].a) = (self.code[taken].a, self.code[fall].a);
+            }
+            Op::IJump | Op::ICall | Op::Ret => {
+                let a = self.clean_source(self.a.arg(v, 0), 0);
+                self.push(flow::jump_indirect, 0, a, 0, 0);
+            }
+            Op::Syscall => {
+                let imm = inst.imm & 0xffff_ffff | u64::from(inst.aux) << 32;
+                self.push(flow::syscall, 0, 0, 0, imm);
+            }
+            Op::Raise => self.push(flow::raise, 0, 0, 0, inst.imm),
+            Op::Trap => self.push(flow::trap, 0, 0, 0, inst.imm),
+            Op::Halt => self.push(flow::halt, 0, 0, 0, 0),
+            Op::Emulate => self.push(flow::emulate, 0, 0, 0, 0),
+            Op::Resume => self.push(flow::resume, 0, 0, 0, 0),
+            _ => self.vector(v, d)?,
+        }
+        Ok(())
+    }
+
+    /// The handler that does the op and its `setflags`, and that one's kind.
+    fn fused_flags(&self, v: Value, imm: bool) -> Option<(Handler, FlagKind)> {
+        let inst = self.region().inst(v);
+        if inst.op == Op::SetFlags {
+            return None;
+        }
+        let flags = self.a.flags_of[v.0 as usize]?;
+        let kind = FlagKind::ALL[self.region().inst(flags).imm as usize];
+        int::binary_flags(inst.op, kind, inst.ty, imm).map(|h| (h, kind))
+    }
+
+    /// The operands of a two-operand op, a constant second if the order does not matter.
+    fn ordered(&self, v: Value) -> (Value, Value) {
+        let (a, b) = (self.a.arg(v, 0), self.a.arg(v, 1));
+        let commutes = matches!(
+            self.region().inst(v).op,
+            Op::Add | Op::Mul | Op::And | Op::Or | Op::Xor | Op::UMulHi | Op::SMulHi
+        );
+        if commutes && self.a.flags_of[v.0 as usize].is_none() && self.a.constant(a).is_some() {
+            (b, a)
+        } else {
+            (a, b)
+        }
+    }
+
+    /// Emits an op with the second operand in the immediate if it is constant.
+    fn two_operands(
+        &mut self,
+        imm_run: Handler,
+        d: u16,
+        a: Value,
+        b: Value,
+        run: impl Fn(&Self) -> Option<(Handler, FlagKind)>,
+    ) -> Result<(), ProgramError> {
+        let a = self.source(a, 0);
+        match self.a.operand(b) {
+            Operand::Const(bits) => self.push(imm_run, d, a, 0, bits),
+            Operand::Value(b) => {
+                let b = self.source(b, 1);
+                if let Some((run, _)) = run(self) {
+                    self.push(run, d, a, b, 0);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn set_reg(&mut self, v: Value, block: Block) -> Result<(), ProgramError> {
+        let inst = *self.region().inst(v);
+        let reg = Reg::ALL[inst.imm as usize];
+        let d = CpuState::reg_offset(reg) as u16;
+        match self.a.writes[v.0 as usize] {
+            Write::Done => {}
+            Write::Compute(op) => return self.op(op, d, block),
+            Write::Move => {
+                let value = self.a.arg(v, 0);
+                if let (Some(bits), Type::I64) = (self.a.constant(value), reg.ty()) {
+                    self.push(int::constant, d, 0, 0, bits);
+                    return Ok(());
+                }
+                let from = self.source(value, 0);
+                if from != d {
+                    self.push(part_as(reg.ty()), d, from, 0, 0);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn set_flags(&mut self, v: Value) {
+        if self.a.flags_of[v.0 as usize].is_some() {
+            return;
+        }
+        let inst = *self.region().inst(v);
+        let kind = FlagKind::ALL[inst.imm as usize];
+        let cc = CcOp::new(kind, inst.ty).0 as u16;
+        let arity = kind.arity();
+        let a = self.source(self.a.arg(v, 0), 0);
+        let (mut b, mut imm) = (0, 0);
+        let mut constant = false;
+        if arity == 2 {
+            match self.a.operand(self.a.arg(v, 1)) {
+                Operand::Const(bits) => (constant, imm) = (true, bits),
+                Operand::Value(value) => b = self.source(value, 1),
+            }
+        } else if arity == 3 {
+            b = self.source(self.a.arg(v, 1), 1);
+            imm = u64::from(self.source(self.a.arg(v, 2), 2));
+        }
+        self.push(int::set_flags(inst.ty, arity, constant), cc, a, b, imm);
+    }
+
+    fn call(&mut self, v: Value, d: u16) {
+        let inst = *self.region().inst(v);
+        let helper = Helper::from_imm(inst.imm);
+        let mut slots = [scratch(0); 3];
+        for (n, &arg) in self.region().args(v).iter().take(3).enumerate() {
+            slots[n] = self.clean_source(arg, n as u16);
+        }
+        let imm = inst.imm & 0xffff | u64::from(slots[2]) << 16 | u64::from(inst.aux) << 32;
+        let run: Handler = if helper.effects().has(Effects::MAY_EXIT) {
+            flow::call::<true>
+        } else {
+            flow::call::<false>
+        };
+        self.push(run, d, slots[0], slots[1], imm);
+    }
+
+    /// An op of `vector.rs`: up to three operands, the third one's slot in the immediate.
+    fn vector(&mut self, v: Value, d: u16) -> Result<(), ProgramError> {
+        let inst = *self.region().inst(v);
+        let from = self
+            .region()
+            .args(v)
+            .first()
+            .map_or(inst.ty, |&a| self.region().ty(a));
+        let run = vector::handler(&inst, from);
+        let mut slots = [0; 3];
+        for (n, &arg) in self.region().args(v).iter().take(3).enumerate() {
+            slots[n] = self.source(arg, n as u16);
+        }
+        let bytes = inst.ty.bytes() as u16;
+        match inst.op {
+            Op::VSet if slots[0] == d => {
+                let at = d + inst.aux as u16 * bytes;
+                self.push(part_as(inst.ty), at, slots[1], 0, 0);
+            }
+            Op::VGet => {
+                let at = slots[0] + inst.aux as u16 * bytes;
+                self.push(move_as(inst.ty), d, at, 0, 0);
+            }
+            Op::VSet => self.push(run, d, slots[0], slots[1], u64::from(inst.aux)),
+            Op::VShuffle => self.push(run, d, slots[0], slots[1], inst.imm),
+            _ => self.push(run, d, slots[0], slots[1], u64::from(slots[2])),
+        }
+        Ok(())
+    }
+
+    /// Emits the test of a conditional branch; answers the fixup of the taken side.
+    fn test(&mut self, v: Value, block: Block) -> usize {
+        let mut field = Field::Whole;
+        match self.a.test(self.a.arg(v, 0), block) {
+            Test::Compare(cc, ty, a, b) => {
+                field = Field::High;
+                let a = self.source(a, 0);
+                let fits = |bits: u64| ty != Type::I64 || i64::from(bits as i32) as u64 == bits;
+                match b {
+                    Operand::Const(bits) if fits(bits) => {
+                        let run = flow::compare_branch(cc, ty, true);
+                        self.push(run, 0, a, 0, bits & 0xffff_ffff);
+                    }
+                    Operand::Const(bits) => {
+                        self.push(int::constant, scratch(1), 0, 0, bits);
+                        self.push(flow::compare_branch(cc, ty, false), 0, a, scratch(1), 0);
+                    }
+                    Operand::Value(b) => {
+                        let b = self.source(b, 1);
+                        self.push(flow::compare_branch(cc, ty, false), 0, a, b, 0);
+                    }
+                }
+            }
+            Test::Flags(cond) => self.push(flow::branch_cond, 0, cond as u16, 0, 0),
+            Test::Value(c) => {
+                let c = self.source(c, 0);
+                self.push(flow::branch_if, 0, c, 0, 0);
+            }
+        }
+        self.fixups.push(Fixup {
+            at: self.code.len() - 1,
+            field,
+            to: Target::Ins(0),
+        });
+        self.fixups.len() - 1
+    }
+
+    fn branch(&mut self, v: Value, block: Block) {
+        let inst = *self.region().inst(v);
+        let (then, other) = (Block(inst.imm as u32), Block((inst.imm >> 32) as u32));
+        let args = &self.region().args(v)[1..];
+        let (then_args, other_args) = args.split_at((inst.aux as usize).min(args.len()));
+        let at = self.test(v, block);
+        self.copies(other, other_args);
+        if then_args.is_empty() {
+            self.fixups[at].to = Target::Block(then);
+            self.go(block, other);
+        } else {
+            self.go_always(other);
+            self.fixups[at].to = Target::Ins(self.code.len());
+            self.copies(then, then_args);
+            self.go(block, then);
+        }
+    }
+
+    /// Goes to a block, by falling into it if it comes next.
+    fn go(&mut self, from: Block, to: Block) {
+        if to.0 != from.0 + 1 {
+            self.go_always(to);
+        }
+    }
+
+    fn go_always(&mut self, to: Block) {
+        self.push(flow::branch, 0, 0, 0, 0);
+        self.fixups.push(Fixup {
+            at: self.code.len() - 1,
+            field: Field::Whole,
+            to: Target::Block(to),
+        });
+    }
+
+    fn jump(&mut self, target: i64) -> Result<(), ProgramError> {
+        let slot = u16::try_from(self.exits.len()).map_err(|_| ProgramError::TooLong)?;
+        self.exits.push(target);
+        self.push(flow::jump, 0, slot, 0, target as u64);
+        Ok(())
+    }
+
+    /// Moves arguments to the parameters of `to`, all at once.
+    fn copies(&mut self, to: Block, args: &[Value]) {
+        let params = &self.region().blocks[to.0 as usize].params;
+        let mut moves: Vec<Move> = Vec::new();
+        for (&param, &arg) in params.iter().zip(args) {
+            let arg = self.a.root(arg);
+            let inst = self.region().inst(arg);
+            let (to, ty) = (self.slots.of(param), self.region().ty(param));
+            let from = match (self.a.constant(arg), inst.op) {
+                (Some(bits), _) => Source::Const(u128::from(bits)),
+                (None, Op::VConst) => Source::Const(self.vconst(inst.imm)),
+                _ => Source::Slot(self.slot(arg)),
+            };
+            let done = matches!(from, Source::Slot(s) if s == to) && self.a.is_clean(arg);
+            if !done {
+                moves.push(Move { to, ty, from });
+            }
+        }
+        while !moves.is_empty() {
+            let free = (0..moves.len()).find(|&n| {
+                let others = moves.iter().enumerate().filter(|&(m, _)| m != n);
+                !others
+                    .into_iter()
+                    .any(|(_, other)| overlaps(&moves[n], other))
+            });
+            match free {
+                Some(n) => {
+                    let m = moves.swap_remove(n);
+                    self.transfer(m);
+                }
+                None => {
+                    // Only cycles are left: open one by reading one source ahead of time.
+                    let m = moves[0];
+                    self.transfer(Move {
+                        to: scratch(3),
+                        ..m
+                    });
+                    moves[0].from = Source::Slot(scratch(3));
+                }
+            }
+        }
+    }
+
+    fn transfer(&mut self, m: Move) {
+        match (m.from, m.ty) {
+            (Source::Const(bits), Type::V128) => {
+                self.push(int::constant, m.to, 0, 0, bits as u64);
+                self.push(int::constant, m.to + 8, 0, 0, (bits >> 64) as u64);
+            }
+            (Source::Const(bits), _) => self.push(int::constant, m.to, 0, 0, bits as u64),
+            (Source::Slot(from), ty) => self.push(move_as(ty), m.to, from, 0, 0),
+        }
+    }
+
+    /// Writes the distances of all branches.
+    fn resolve(&mut self) {
+        for f in &self.fixups {
+            let to = match f.to {
+                Target::Block(b) => self.starts[b.0 as usize],
+                Target::Ins(n) => n,
+            };
+            let distance = (to as i64 - f.at as i64) * size_of::<Ins>() as i64;
+            let ins = &mut self.code[f.at];
+            match f.field {
+                Field::Whole => ins.imm = distance as u64,
+                Field::High => ins.imm |= (distance as u64) << 32,
+            }
+        }
+    }
+}
+
+/// Whether the value lives in a temporary slot.
+fn has_temp(a: &Analysis<'_>, v: Value) -> bool {
+    let op = a.region.inst(v).op;
+    a.needed[v.0 as usize]
+        && a.place[v.0 as usize] == Place::Temp
+        && a.region.result_type(v).is_some()
+        && !matches!(op, Op::Const | Op::VConst)
+}
+
+/// Whether what `m` writes is read by `other`.
+fn overlaps(m: &Move, other: &Move) -> bool {
+    let Source::Slot(from) = other.from else {
+        return false;
+    };
+    let size = |ty: Type| ty.bytes().max(8) as u16;
+    m.to < from + size(other.ty) && from < m.to + size(m.ty)
+}
+
+/// The handler that moves a value into a slot of its own.
+fn move_as(ty: Type) -> Handler {
+    match ty {
+        Type::V128 => int::part::<u128>,
+        _ => int::with_type!(ty, T => int::mov::<T>),
+    }
+}
+
+/// The handler that moves a value without touching what lies above it.
+fn part_as(ty: Type) -> Handler {
+    match ty {
+        Type::V128 => int::part::<u128>,
+        _ => int::with_type!(ty, T => int::part::<T>),
+    }
+}
+
+/// The guest instruction of an address in the code; for exits.
+pub(super) fn guest_insn(program: &Program, ip: *const Ins) -> GuestInsn {
+    let at = (ip.addr() - program.code.as_ptr().addr()) / size_of::<Ins>();
+    let insn = program.insns.get(at).copied().unwrap_or(0);
+    program
+        .guest
+        .get(usize::from(insn))
+        .copied()
+        .unwrap_or(GuestInsn {
+            offset: 0,
+            len: 0,
+            fuel_left: 0,
+        })
+}
