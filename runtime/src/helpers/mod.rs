@@ -113,6 +113,10 @@ table! {
     Fxrstor = x87::fxrstor;
     Ldmxcsr = x87::ldmxcsr;
     LoadSegment = system::load_segment;
+    SegmentInfo = system::segment_info;
+    PushfImage = system::pushf_image;
+    Popf = system::popf;
+    LeaveAt = system::leave_at;
 }
 
 /// Evaluates the lazy flags to the six flags.
