@@ -1,2 +1,5 @@
-//! The metaphrase command line.
-fn main() {}
+//! The `metaphrase` command.
+
+fn main() {
+    std::process::exit(metaphrase::cli::main(std::env::args_os().collect()));
+}

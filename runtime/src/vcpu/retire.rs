@@ -2,9 +2,10 @@
 
 use super::{Jit, Vcpu, VcpuError};
 use crate::cache::{Cache, TransId};
-use crate::memory::MapError;
+use crate::memory::{GuestMemory, MapError};
 use crate::state::{JUMP_ENTRIES, JumpEntry};
 use metaphrase_backend::jump_hash;
+use metaphrase_frontend::Mode;
 
 impl Vcpu {
     /// Takes a translation's compiled code away; the interpreter keeps the block.
@@ -119,6 +120,16 @@ impl Vcpu {
         self.cache = Cache::default();
         self.jit = Some(fresh);
         self.clear_jump_cache();
+        Ok(())
+    }
+
+    /// Gives the CPU another memory and mode, as `execve` does; every translation goes. The state
+    /// is left as it is but for what describes the memory.
+    pub fn replace_memory(&mut self, memory: GuestMemory, mode: Mode) -> Result<(), VcpuError> {
+        self.flush()?;
+        self.env.memory = memory;
+        self.mode = mode;
+        self.env.attach(&mut self.state);
         Ok(())
     }
 }

@@ -1,0 +1,86 @@
+//! The command line: arguments in, exit code out. Only here does anything print, read the
+//! environment, or open log files.
+
+mod args;
+mod demo;
+mod disasm;
+mod dump;
+mod logs;
+mod report;
+
+use args::{Cli, Command};
+use clap::Parser;
+use std::ffi::OsString;
+
+/// Exit codes of metaphrase itself. A guest that ends passes on its own status.
+pub mod exit {
+    /// Everything went well.
+    pub const OK: i32 = 0;
+    /// `verify` found a difference, or `demo` a wrong checksum.
+    pub const DIFFERENT: i32 = 1;
+    /// The command line makes no sense.
+    pub const USAGE: i32 = 2;
+    /// metaphrase itself failed: this host cannot run it, or it has a defect.
+    pub const FAILED: i32 = 125;
+    /// The program is there but cannot be run: no access, a directory, not an x86 ELF file, ….
+    pub const CANNOT_RUN: i32 = 126;
+    /// There is no such program.
+    pub const NOT_FOUND: i32 = 127;
+}
+
+/// An error for the user: one clear line, perhaps a hint, and the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub code: i32,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure of metaphrase itself.
+    pub fn internal(error: impl std::fmt::Display) -> Failure {
+        Failure {
+            code: exit::FAILED,
+            message: error.to_string(),
+            hint: None,
+        }
+    }
+
+    /// A command line that makes no sense.
+    pub fn usage(message: impl Into<String>) -> Failure {
+        Failure {
+            code: exit::USAGE,
+            message: message.into(),
+            hint: Some("metaphrase --help lists the options".into()),
+        }
+    }
+}
+
+/// Runs the command line; the exit code.
+pub fn main(args: Vec<OsString>) -> i32 {
+    let cli = match Cli::try_parse_from(args::with_long_names(args)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return error.exit_code();
+        }
+    };
+    let result = match cli.command {
+        Command::Dump(args) => dump::run(args),
+        _ => Err(Failure::usage("not built in")),
+        Command::Demo(args) => demo::run(args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("metaphrase: {}", failure.message);
+            if let Some(hint) = failure.hint {
+                eprintln!("  hint: {hint}");
+            }
+            failure.code
+        }
+    }
+}

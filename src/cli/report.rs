@@ -1,0 +1,82 @@
+//! The engine's counters for people.
+
+use metaphrase_runtime::Stats;
+use std::fmt::Write;
+
+/// The counters as text, one group a line.
+pub fn text(s: &Stats) -> String {
+    let mut out = String::new();
+    let percent = |part: u64| 100.0 * part as f64 / (s.instructions.max(1)) as f64;
+    let ms = |ns: u64| ns as f64 / 1e6;
+    let _ = writeln!(
+        out,
+        "instructions   {} ({:.1} % compiled, {:.1} % interpreted, {} emulated alone)",
+        s.instructions,
+        percent(s.instructions_compiled),
+        percent(s.instructions_interpreted),
+        s.instructions_emulated
+    );
+    let _ = writeln!(
+        out,
+        "time           {:.1} ms running, of which {:.1} ms translating and {:.1} ms waiting for the \
+         compiler; {:.1} ms compiling in all",
+        ms(s.run_ns),
+        ms(s.translate_ns),
+        ms(s.compile_wait_ns),
+        ms(s.compile_ns)
+    );
+    let _ = writeln!(
+        out,
+        "translations   {} interpreted blocks, {} compiled blocks, {} compiled regions; {} failed, \
+         {} too late",
+        s.tier0_translations,
+        s.tier1_translations,
+        s.tier2_translations,
+        s.failed_compilations,
+        s.stale_compilations
+    );
+    let _ = writeln!(
+        out,
+        "dispatcher     {} interpreted runs ({} chained), {} entries into compiled code, {} slices",
+        s.blocks_interpreted, s.interp_chain_hits, s.compiled_entries, s.slices
+    );
+    let _ = writeln!(
+        out,
+        "links          {} made, {} unlinked exits, {} jump-cache misses",
+        s.links, s.unlinked_exits, s.jump_cache_misses
+    );
+    let _ = writeln!(
+        out,
+        "code           {} bytes in the arena of {}, {} published, {} evictions, {} flushes",
+        s.arena_used, s.arena_limit, s.code_bytes, s.evictions, s.flushes
+    );
+    let _ = writeln!(
+        out,
+        "invalidation   {} writes to translated pages, {} pages, {} translations",
+        s.smc_writes, s.invalidated_pages, s.invalidated_translations
+    );
+    let _ = writeln!(
+        out,
+        "guest          {} system calls, {} exceptions",
+        s.syscalls, s.exceptions
+    );
+    for (title, map) in [("traps", &s.traps), ("callouts", &s.callouts)] {
+        if !map.is_empty() {
+            let list: Vec<String> = map.iter().map(|(k, v)| format!("{k} {v}")).collect();
+            let _ = writeln!(out, "{title:<14} {}", list.join(", "));
+        }
+    }
+    out
+}
+
+/// Prints the counters to standard error as asked for.
+pub fn print(stats: &Stats, json: bool) {
+    if json {
+        match serde_json::to_string_pretty(stats) {
+            Ok(text) => eprintln!("{text}"),
+            Err(error) => eprintln!("metaphrase: cannot write the counters: {error}"),
+        }
+    } else {
+        eprint!("{}", text(stats));
+    }
+}
