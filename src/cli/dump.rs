@@ -4,7 +4,6 @@ use super::args::{DumpArgs, passes};
 use super::{Failure, disasm, exit, logs};
 use metaphrase_backend::Compiler;
 use metaphrase_frontend::{Limits, Mode, SensitivePolicy, lift_region};
-use metaphrase_ir::CodeSize;
 use metaphrase_runtime::memory::{PAGE, Window, page};
 use metaphrase_runtime::{CpuState, GuestMemory, Options};
 use object::{Object, ObjectSegment, ObjectSymbol};

@@ -70,7 +70,7 @@ pub fn main(args: Vec<OsString>) -> i32 {
     };
     let result = match cli.command {
         Command::Dump(args) => dump::run(args),
-        _ => Err(Failure::usage("not built in")),
+        Command::User(_) | Command::Verify(_) => Err(Failure::internal("not yet")),
         Command::Demo(args) => demo::run(args),
     };
     match result {

@@ -61,3 +61,29 @@ pub fn run(code: &[u8], options: Options) -> Result<Outcome, Box<dyn std::error:
         stats: vcpu.report(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest::{ALL, image};
+    use metaphrase_runtime::Engine;
+
+    #[test]
+    fn every_engine_gives_the_same_checksum_and_instruction_count() {
+        for workload in ALL {
+            let code = image(workload, 1).unwrap();
+            let [a, b, c] = [Engine::Interp, Engine::Jit, Engine::Tiered].map(|engine| {
+                let out = run(
+                    &code,
+                    Options {
+                        engine,
+                        ..Options::default()
+                    },
+                )
+                .unwrap();
+                (out.checksum, out.stats.instructions)
+            });
+            assert!(a == b && b == c, "{}: {a:x?} {b:x?} {c:x?}", workload.name);
+        }
+    }
+}

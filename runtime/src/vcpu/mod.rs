@@ -243,6 +243,24 @@ impl Vcpu {
         let missing = amount.wrapping_sub(self.state.fuel as u64);
         self.env.add_fuel(&mut self.state, missing);
     }
+
+    /// The counters, with those that are kept elsewhere filled in.
+    pub fn report(&mut self) -> Stats {
+        self.stats.instructions = self.instructions();
+        for (helper, &calls) in metaphrase_ir::Helper::ALL
+            .iter()
+            .zip(&self.env.helper_calls)
+        {
+            if calls > 0 {
+                self.stats.callouts.insert(helper.name().to_string(), calls);
+            }
+        }
+        if let Some(jit) = &self.jit {
+            self.stats.arena_used = jit.arena.used() as u64;
+            self.stats.arena_limit = jit.arena.limit() as u64;
+        }
+        self.stats.clone()
+    }
 }
 
 impl Jit {
