@@ -495,6 +495,7 @@ fn host_faults_name_the_guest_instruction() {
         }
         // Reads of the read-only page go through; the first write to it faults.
         m.state.gpr[6] = 0x5000;
+        m.state.fuel = 1000;
         assert_eq!(m.enter(code).0, ExitReason::HostFault);
         let info = FaultInfo::unpack(m.state.exit_info);
         let offset = code.offset_of(info.host_pc).expect("a PC in the code");
