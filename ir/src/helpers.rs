@@ -150,6 +150,7 @@ helpers! {
     PushfImage pushf_image [] I64 [READ_FLAGS READ_CONTROL] "RFLAGS as PUSHF stores it.";
     Popf popf [I64] I64 [WRITE_FLAGS READ_CONTROL WRITE_CONTROL OPAQUE] "POPF of image a at CPL 3; descriptor: the operand size in bytes.";
     LeaveAt leave_at [I64] I64 [OPAQUE] "Makes RIP a and asks for the dispatcher; `exit_resume` must follow.";
+    RaiseError raise_error [I64] I64 [MAY_EXIT] "Raises the exception that the descriptor names, with error code a; `exit_resume` must follow.";
 }
 
 impl fmt::Display for Helper {

@@ -484,7 +484,7 @@ named_enum! {
 named_enum! {
     /// Which instruction asks for a system call.
     SyscallKind {
-        Syscall "syscall" "SYSCALL (the op writes RCX and R11 itself).";
+        Syscall "syscall" "SYSCALL; RCX and R11 have been written.";
         Int80 "int80" "INT 0x80.";
         Sysenter "sysenter" "SYSENTER.";
     }

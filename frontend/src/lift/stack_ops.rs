@@ -207,7 +207,7 @@ fn pushf(cx: &mut Lift<'_>, ty: Type) {
 }
 
 /// RFLAGS as PUSHF sees it, as an i64.
-fn rflags_image(cx: &mut Lift<'_>) -> Value {
+pub fn rflags_image(cx: &mut Lift<'_>) -> Value {
     let system = cx.ir.getreg(Reg::SysFlags);
     let mask = cx.iconst(Type::I64, !(sysflags::VM | sysflags::RF));
     let system = cx.ir.and(system, mask);

@@ -6,6 +6,7 @@
 
 use super::atomic::set_zf;
 use super::operand::Place;
+use super::stack_ops::rflags_image;
 use super::{BP, BR, DB, GP, Lift, OF};
 use crate::policy::Sensitive;
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
@@ -196,7 +197,12 @@ fn int(cx: &mut Lift<'_>) {
             let next = cx.next_offset();
             cx.ir.exit_syscall(SyscallKind::Int80, next);
         }
-        _ => cx.ir.exit_raise(GP),
+        n => {
+            // The error code names the gate: an IDT entry (SDM volume 3, 6.13).
+            let code = cx.iconst(Type::I64, n << 3 | 2);
+            cx.ir.call(Helper::RaiseError, u32::from(GP), &[code]);
+            cx.ir.exit_resume();
+        }
     }
 }
 
@@ -207,13 +213,17 @@ fn software_trap(cx: &mut Lift<'_>, vector: u8) {
     }
 }
 
-/// SYSCALL; outside 64-bit code #UD, as on the CPUs whose vendor is not AMD. The exit writes RCX
-/// and R11.
+/// SYSCALL: RCX := next RIP, R11 := RFLAGS. Outside 64-bit code #UD, as on the CPUs whose vendor
+/// is not AMD.
 fn syscall(cx: &mut Lift<'_>) {
     if !cx.mode.is_64() {
         return cx.ud();
     }
     let next = cx.next_offset();
+    let rip = cx.ir.pc(next);
+    let image = rflags_image(cx);
+    cx.ir.setreg(Reg::Rcx, rip);
+    cx.ir.setreg(Reg::R11, image);
     cx.ir.exit_syscall(SyscallKind::Syscall, next);
 }
 

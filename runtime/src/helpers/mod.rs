@@ -117,6 +117,7 @@ table! {
     PushfImage = system::pushf_image;
     Popf = system::popf;
     LeaveAt = system::leave_at;
+    RaiseError = system::raise_error;
 }
 
 /// Evaluates the lazy flags to the six flags.

@@ -1,7 +1,7 @@
 //! Identification, time and segments.
 
 use super::Cx;
-use metaphrase_ir::{ExitReason, Reg, flags, sysflags};
+use metaphrase_ir::{Reg, flags, sysflags};
 
 const GP: u8 = 13;
 
@@ -103,10 +103,15 @@ pub(super) fn popf(cx: &Cx, descriptor: u32, [image, _, _]: [u64; 3]) -> u64 {
     0
 }
 
-/// Leaves for the dispatcher, to go on at the PC.
+/// Leaves for the dispatcher, to go on at the PC: `exit_resume`, which follows, has no other
+/// meaning when no reason is set.
 pub(super) fn leave_at(cx: &Cx, _descriptor: u32, [pc, _, _]: [u64; 3]) -> u64 {
-    let s = cx.state();
-    s.rip = pc;
-    s.exit_reason = ExitReason::Jump as u32;
+    cx.state().rip = pc;
+    0
+}
+
+/// Raises exception `descriptor` with error code a.
+pub(super) fn raise_error(cx: &Cx, descriptor: u32, [code, _, _]: [u64; 3]) -> u64 {
+    cx.raise(descriptor as u8, Some(code as u32));
     0
 }
