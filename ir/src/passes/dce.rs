@@ -82,6 +82,9 @@ pub fn dce(region: &mut Region) {
 fn drop_args(region: &mut Region, live: &[bool]) {
     for b in region.block_ids() {
         let t = region.terminator(b);
+        if region.inst(t).op.is_exit() {
+            continue;
+        }
         let two = region.inst(t).op == Op::BrIf;
         let mut args: Vec<Value> = Vec::new();
         if two {

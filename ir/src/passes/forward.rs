@@ -234,28 +234,32 @@ impl Forward<'_> {
     /// A `getreg` made at the entry for a single read elsewhere is no gain, unless the read is in
     /// a loop: leaves that one where it was.
     fn undo_single(&mut self, open: &[(Block, Value, Reg)]) {
-        let mut uses = vec![0u32; Reg::COUNT];
-        let loops: Vec<(u32, u32)> = self.cfg.loops().collect();
+        let cfg = self.cfg;
+        let loops: Vec<(u32, u32)> = cfg.loops().collect();
+        // Each `getreg` made at the entry, and how often it is needed; 2 is often enough.
+        let at_entry =
+            |&&(b, place, _): &&(Block, Place, Value)| b == Region::ENTRY && place == Place::Start;
+        let made = self.made.iter().filter(at_entry);
+        let mut uses: Vec<(Value, u32)> = made.map(|&(.., v)| (v, 0)).collect();
+        let mut count = |of: Value, n: u32| {
+            if let Some((_, uses)) = uses.iter_mut().find(|(v, _)| *v == of) {
+                *uses += n;
+            }
+        };
         for i in 0..self.params.len() {
             let (b, _, r) = self.params[i];
-            let cfg = self.cfg;
             for &p in cfg.preds(b) {
-                let v = self.find(self.last[slot(p, r)]);
-                if self.region.inst(v).op == Op::GetReg {
-                    uses[r as usize] += 2;
-                }
+                count(self.find(self.last[slot(p, r)]), 2);
             }
         }
-        for &(b, v, r) in open {
-            let of = self.find(v);
-            let at = self.cfg.order[b.0 as usize];
+        for &(b, v, _) in open {
+            let at = cfg.order[b.0 as usize];
             let in_loop = loops.iter().any(|&(from, to)| from <= at && at <= to);
-            let entry_read = self.made.contains(&(Region::ENTRY, Place::Start, of));
-            uses[r as usize] += if in_loop || !entry_read { 2 } else { 1 };
+            count(self.find(v), if in_loop { 2 } else { 1 });
         }
-        for &(_, v, r) in open {
-            if uses[r as usize] == 1 {
-                let of = self.find(v);
+        for &(_, v, _) in open {
+            let of = self.find(v);
+            if uses.contains(&(of, 1)) {
                 self.made.retain(|&(.., made)| made != of);
                 self.same[v.0 as usize] = v;
             }
@@ -276,6 +280,9 @@ impl Forward<'_> {
         for i in 0..self.cfg.rpo.len() {
             let b = self.cfg.rpo[i];
             let t = self.region.terminator(b);
+            if self.region.inst(t).op.is_exit() {
+                continue;
+            }
             let two = self.region.inst(t).op == Op::BrIf;
             args.clear();
             if two {
