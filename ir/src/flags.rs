@@ -66,6 +66,7 @@ flag_kinds! {
     Inc "inc" 2 "Flags of an increment with result `a`; CF is bit 0 of `b`.";
     Dec "dec" 2 "Flags of a decrement with result `a`; CF is bit 0 of `b`.";
     Result "result" 3 "SF, ZF, PF of the result `a`; CF is bit 0 of `b`, OF bit 0 of `c`, AF clear.";
+    Shift "shift" 3 "As `result`, but AF is set: what AMD hosts do after a shift, where AF is undefined.";
 }
 
 /// The lazy form of the flags in the guest state: kind and size in one word, so that both engines
@@ -132,6 +133,7 @@ pub fn evaluate(op: CcOp, a: u64, b: u64, c: u64) -> u64 {
         FlagKind::Inc => szp(a) | (b & 1) | bit(a & 15 == 0, AF) | bit(a == top, OF),
         FlagKind::Dec => szp(a) | (b & 1) | bit(a & 15 == 15, AF) | bit(a == top - 1, OF),
         FlagKind::Result => szp(a) | (b & 1) | bit(c & 1 != 0, OF),
+        FlagKind::Shift => szp(a) | (b & 1) | bit(c & 1 != 0, OF) | AF,
     }
 }
 

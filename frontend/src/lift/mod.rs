@@ -11,10 +11,14 @@ pub mod address;
 pub mod alu;
 pub mod atomic;
 pub mod bcd;
+pub mod bits;
+pub mod bmi;
 pub mod control;
 pub mod data;
 pub mod muldiv;
 pub mod operand;
+pub mod partial;
+pub mod shift;
 pub mod sse;
 pub mod stack;
 pub mod stack_ops;
@@ -178,7 +182,10 @@ const FAMILIES: &[Family] = &[
     control::lift,
     stack_ops::lift,
     unary::lift,
+    shift::lift,
     muldiv::lift,
+    bits::lift,
+    bmi::lift,
     sse::lift,
     string::lift,
     atomic::lift,

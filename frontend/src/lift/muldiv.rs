@@ -6,7 +6,8 @@
 use super::data::{read_pair, sign_of};
 use super::{DE, Lift};
 use iced_x86::{Mnemonic, Register};
-use metaphrase_ir::{Block, FlagKind, Helper, IntCc, Reg, Type, Value};
+use metaphrase_ir::flags::{AF, CF, OF};
+use metaphrase_ir::{Block, Helper, IntCc, Reg, Type, Value};
 
 /// Lifts the instruction if it is one of this family.
 pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
@@ -56,8 +57,8 @@ fn product(cx: &mut Lift<'_>, a: Value, b: Value, signed: bool) -> (Value, Value
     (low, cx.ir.trunc(ty, high))
 }
 
-/// CF and OF: whether the high half says more than the low one. The others are undefined; they
-/// are set from the low half.
+/// CF and OF: whether the high half says more than the low one. The others are undefined; hosts
+/// keep them.
 fn product_flags(cx: &mut Lift<'_>, low: Value, high: Value, signed: bool) {
     let ty = cx.ir.ty(low);
     let expected = if signed {
@@ -66,8 +67,7 @@ fn product_flags(cx: &mut Lift<'_>, low: Value, high: Value, signed: bool) {
         cx.iconst(ty, 0)
     };
     let c = cx.ir.icmp(IntCc::Ne, high, expected);
-    let c = cx.ir.zext(ty, c);
-    cx.ir.setflags(FlagKind::Result, &[low, c, c]);
+    cx.set_cf_of(c, c);
 }
 
 /// MUL and one-operand IMUL: rDX:rAX (AX) := rAX (AL) * src.
@@ -99,7 +99,7 @@ fn imul(cx: &mut Lift<'_>) {
 }
 
 /// DIV and IDIV: quotient to rAX (AL), remainder to rDX (AH); #DE if the divisor is 0 or the
-/// quotient does not fit. The flags are undefined and stay.
+/// quotient does not fit. The flags are undefined; hosts keep CF and OF, set AF and clear the rest.
 fn div(cx: &mut Lift<'_>, signed: bool) {
     let d = cx.read(0);
     match cx.ir.ty(d) {
@@ -133,6 +133,8 @@ fn div(cx: &mut Lift<'_>, signed: bool) {
             cx.write_gpr(Register::RDX, r);
         }
     }
+    let set = cx.iconst(Type::I8, 1);
+    cx.set_some_flags(CF | OF, &[(AF, set)]);
 }
 
 /// rDX:rAX as one integer of twice `ty`.

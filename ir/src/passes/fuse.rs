@@ -247,6 +247,7 @@ impl Emit<'_> {
         };
         match kind(self.region, def) {
             FlagKind::Logic | FlagKind::Result => Test::Is(false),
+            FlagKind::Shift => Test::Is(true),
             FlagKind::Sub => {
                 let (a, b) = (low(self, args[0]), low(self, args[1]));
                 Test::Cmp(IntCc::Ult, a, b)
@@ -364,8 +365,8 @@ impl Def {
                 let top = e.konst(ty, (1 << (ty.bits() - 1)) - 1);
                 Test::Cmp(Eq, a, top)
             }
-            (Inc | Dec | Result, Cond::B) => Test::Bool(self.low_bit(e, 1)),
-            (Result, Cond::O) => Test::Bool(self.low_bit(e, 2)),
+            (Inc | Dec | Result | Shift, Cond::B) => Test::Bool(self.low_bit(e, 1)),
+            (Result | Shift, Cond::O) => Test::Bool(self.low_bit(e, 2)),
 
             (Add | Adc | Sub | Sbb, Cond::O | Cond::L) => {
                 let (r, overflow) = self.overflow(e);
