@@ -102,7 +102,7 @@ impl Steering {
             *value = rng.corner() & mode.gpr_mask();
         }
         for value in &mut case.xmm {
-            *value = u128::from(rng.corner()) << 64 | u128::from(rng.corner());
+            *value = u128::from(rng.lanes()) << 64 | u128::from(rng.lanes());
         }
         case.rflags = rng.u64() & (ARITH | DF);
         if rng.one_in(2) {
