@@ -445,7 +445,16 @@ impl<'r> Emitter<'r> {
             .args(v)
             .first()
             .map_or(inst.ty, |&a| self.region().ty(a));
-        let run = vector::handler(&inst, from);
+        let (run, imm) = match inst.op {
+            Op::VICmp | Op::VFCmp | Op::FCmp | Op::FToI | Op::VSet | Op::VShuffle => {
+                let imm = match inst.op {
+                    Op::FCmp | Op::FToI | Op::VShuffle => inst.imm,
+                    _ => u64::from(inst.aux),
+                };
+                (vector::handler(&inst, from), Some(imm))
+            }
+            _ => (vector::handler(&inst, from), None),
+        };
         let mut slots = [0; 3];
         for (n, &arg) in self.region().args(v).iter().take(3).enumerate() {
             slots[n] = self.source(arg, n as u16);
@@ -460,9 +469,10 @@ impl<'r> Emitter<'r> {
                 let at = slots[0] + inst.aux as u16 * bytes;
                 self.push(move_as(inst.ty), d, at, 0, 0);
             }
-            Op::VSet => self.push(run, d, slots[0], slots[1], u64::from(inst.aux)),
-            Op::VShuffle => self.push(run, d, slots[0], slots[1], inst.imm),
-            _ => self.push(run, d, slots[0], slots[1], u64::from(slots[2])),
+            _ => {
+                let imm = imm.unwrap_or(u64::from(slots[2]));
+                self.push(run, d, slots[0], slots[1], imm);
+            }
         }
         Ok(())
     }

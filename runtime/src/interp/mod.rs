@@ -8,6 +8,7 @@
 mod analyze;
 mod code;
 mod emit;
+mod float;
 mod flow;
 mod int;
 mod mem;

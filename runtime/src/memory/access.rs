@@ -161,3 +161,31 @@ impl GuestMemory {
         done
     }
 }
+
+/// Bulk operations of string instructions, on ranges that were checked.
+impl GuestMemory {
+    /// Copies a range that [`GuestMemory::check`] has admitted for reading to one that it has
+    /// admitted for writing; they may overlap.
+    pub(crate) fn copy_checked(&self, from: u64, to: u64, len: u64) {
+        // SAFETY: both ranges were checked.
+        unsafe { std::ptr::copy(self.host(from), self.host(to), len as usize) };
+    }
+
+    /// Fills a range that [`GuestMemory::check`] has admitted for writing with `count` copies of
+    /// the low `size` bytes of `value`.
+    pub(crate) fn fill_checked(&self, to: u64, size: usize, value: u64, count: u64) {
+        let at = self.host(to);
+        let byte = value as u8;
+        // SAFETY: the range was checked.
+        unsafe {
+            if size == 1 {
+                std::ptr::write_bytes(at, byte, count as usize);
+                return;
+            }
+            let bytes = value.to_le_bytes();
+            for n in 0..count as usize {
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), at.add(n * size), size.min(8));
+            }
+        }
+    }
+}
