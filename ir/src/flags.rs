@@ -102,7 +102,7 @@ pub fn evaluate(op: CcOp, a: u64, b: u64, c: u64) -> u64 {
     let (mask, top) = (ty.mask(), 1u64 << (ty.bits() - 1));
     let (a, b) = (a & mask, b & mask);
     let szp = |r: u64| {
-        let parity = if (r as u8).count_ones() % 2 == 0 {
+        let parity = if (r as u8).count_ones().is_multiple_of(2) {
             PF
         } else {
             0

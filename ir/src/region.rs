@@ -230,17 +230,19 @@ impl Region {
         self.result_type(v).expect("operand without a value")
     }
 
+    /// `v`, or what it is a copy of.
+    pub fn uncopied(&self, v: Value) -> Value {
+        let mut v = v;
+        while self.inst(v).op == Op::Copy {
+            v = self.args(v)[0];
+        }
+        v
+    }
+
     /// The bits of an integer or float constant; looks through copies.
     pub fn as_const(&self, v: Value) -> Option<u64> {
-        let mut v = v;
-        loop {
-            let i = self.inst(v);
-            match i.op {
-                Op::Const => return Some(i.imm),
-                Op::Copy => v = self.args(v)[0],
-                _ => return None,
-            }
-        }
+        let i = self.inst(self.uncopied(v));
+        (i.op == Op::Const).then_some(i.imm)
     }
 
     /// The class that operand `n` of `v` must have.

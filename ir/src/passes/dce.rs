@@ -4,7 +4,6 @@
 //!
 //! Loads stay: they may fault.
 
-use super::forward::uncopied;
 use crate::cfg::prune_unreachable;
 use crate::ops::Op;
 use crate::region::{Region, Value};
@@ -31,7 +30,7 @@ pub fn dce(region: &mut Region) {
             for n in 0..inst.nargs as usize {
                 let a = region.args(v)[n];
                 if region.inst(a).op == Op::Copy {
-                    region.args_mut(v)[n] = uncopied(region, a);
+                    region.args_mut(v)[n] = region.uncopied(a);
                 }
             }
             if !region.is_removable(v) {

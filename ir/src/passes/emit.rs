@@ -1,7 +1,6 @@
 //! New instructions in the middle of a block: passes rebuild a block's list front to back and put
 //! what they need before the instruction at hand.
 
-use super::forward::uncopied;
 use crate::ops::{IntCc, Op};
 use crate::region::{Region, Value};
 use crate::types::Type;
@@ -45,7 +44,7 @@ impl Emit<'_> {
             let inst = self.region.inst(v);
             if inst.op == op && inst.ty == ty {
                 let args = self.region.args(v);
-                if uncopied(self.region, args[0]) == a && uncopied(self.region, args[1]) == b {
+                if self.region.uncopied(args[0]) == a && self.region.uncopied(args[1]) == b {
                     return v;
                 }
             }

@@ -93,7 +93,7 @@ impl Forward<'_> {
                     }
                 }
                 Op::SetReg => {
-                    let x = uncopied(self.region, self.region.args(v)[0]);
+                    let x = self.region.uncopied(self.region.args(v)[0]);
                     let known = &mut self.last[base + inst.imm as usize];
                     if *known == x {
                         return false;
@@ -322,12 +322,4 @@ impl Forward<'_> {
             insts.insert(at, v);
         }
     }
-}
-
-/// `v`, or what it is a copy of.
-pub(super) fn uncopied(region: &Region, mut v: Value) -> Value {
-    while region.inst(v).op == Op::Copy {
-        v = region.args(v)[0];
-    }
-    v
 }

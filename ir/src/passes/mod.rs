@@ -80,12 +80,15 @@ pass_set! {
 #[error("no pass is named {0}; there are: {names}", names = PassSet::NAMES.join(", "))]
 pub struct UnknownPass(pub String);
 
+/// What each pass is.
+type Pass = fn(&mut Region);
+
 /// Runs the passes that are switched on.
 ///
 /// # Errors
 /// If the verifier is on and finds the region invalid, before or after a pass.
 pub fn run(region: &mut Region, passes: &PassSet) -> Result<(), VerifyErrors> {
-    let steps: [(&str, bool, fn(&mut Region)); 6] = [
+    let steps: [(&str, bool, Pass); 6] = [
         ("forward", passes.forward, forward),
         ("fuse", passes.fuse, fuse),
         ("fold", passes.fold, fold),

@@ -35,28 +35,28 @@ impl Emit<'_> {
         let ty = self.region.inst(v).ty;
         let (c, a, b) = (self.arg(v, 0), self.arg(v, 1), self.arg(v, 2));
         if let Some(c) = self.const_of(c) {
-            return self.to_copy(v, if c != 0 { a } else { b });
+            return self.turn_copy(v, if c != 0 { a } else { b });
         }
         if a == b {
-            return self.to_copy(v, a);
+            return self.turn_copy(v, a);
         }
         if let Some(c) = self.negated(c) {
-            return self.to_op(v, Op::Select, ty, &[c, b, a], 0);
+            return self.turn_op(v, Op::Select, ty, &[c, b, a], 0);
         }
         if let Some(c) = self.nonzero(c) {
-            return self.to_op(v, Op::Select, ty, &[c, a, b], 0);
+            return self.turn_op(v, Op::Select, ty, &[c, a, b], 0);
         }
         if ty.is_int() && self.is_bool(c) {
             match (self.const_of(a), self.const_of(b)) {
-                (Some(x), Some(y)) if x == y => return self.to_const(v, x),
+                (Some(x), Some(y)) if x == y => return self.turn_const(v, x),
                 (Some(1), Some(0)) => {
                     return match ty {
-                        Type::I8 => self.to_copy(v, c),
-                        _ => self.to_op(v, Op::Zext, ty, &[c], 0),
+                        Type::I8 => self.turn_copy(v, c),
+                        _ => self.turn_op(v, Op::Zext, ty, &[c], 0),
                     };
                 }
                 (Some(0), Some(1)) if ty == Type::I8 => {
-                    return self.to_op_const(v, Op::Xor, c, 1);
+                    return self.turn_op_const(v, Op::Xor, c, 1);
                 }
                 _ => {}
             }
@@ -80,7 +80,7 @@ impl Emit<'_> {
                 let (c, taken, fall) = (self.arg(v, 0), inst.imm, i64::from(inst.aux as i32));
                 if let Some(c) = self.const_of(c) {
                     let target = if c != 0 { taken } else { fall as u64 };
-                    return self.to_op(v, Op::Jump, Type::I64, &[], target);
+                    return self.turn_op(v, Op::Jump, Type::I64, &[], target);
                 }
                 if let (Some(c), Ok(short)) = (self.negated(c), i32::try_from(taken as i64)) {
                     self.region.args_mut(v)[0] = c;
@@ -112,13 +112,13 @@ impl Emit<'_> {
         let (then_args, other_args) = (args[1..split].to_vec(), args[split..].to_vec());
         if let Some(c) = self.const_of(c) {
             return if c != 0 {
-                self.to_op(v, Op::Br, Type::I8, &then_args, then)
+                self.turn_op(v, Op::Br, Type::I8, &then_args, then)
             } else {
-                self.to_op(v, Op::Br, Type::I8, &other_args, other)
+                self.turn_op(v, Op::Br, Type::I8, &other_args, other)
             };
         }
         if then == other && then_args == other_args {
-            return self.to_op(v, Op::Br, Type::I8, &then_args, then);
+            return self.turn_op(v, Op::Br, Type::I8, &then_args, then);
         }
         if let Some(c) = self.negated(c) {
             let mut args = vec![c];

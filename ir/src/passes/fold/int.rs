@@ -18,8 +18,8 @@ fn evaluate(op: Op, ty: Type, a: u64, b: u64) -> Option<u64> {
         Op::Add => a.wrapping_add(b),
         Op::Sub => a.wrapping_sub(b),
         Op::Mul => a.wrapping_mul(b),
-        Op::UMulHi => (u128::from(a) * u128::from(b) >> bits) as u64,
-        Op::SMulHi => (i128::from(sa) * i128::from(sb) >> bits) as u64,
+        Op::UMulHi => ((u128::from(a) * u128::from(b)) >> bits) as u64,
+        Op::SMulHi => ((i128::from(sa) * i128::from(sb)) >> bits) as u64,
         Op::UDiv => a.checked_div(b)?,
         Op::URem => a.checked_rem(b)?,
         Op::SDiv => fits(sa.checked_div(sb)?)?,
@@ -57,14 +57,14 @@ impl Emit<'_> {
         let (inst, a) = (*self.region.inst(v), self.arg(v, 0));
         if let Some(c) = self.const_of(a) {
             return match evaluate(inst.op, inst.ty, c, 0) {
-                Some(bits) => self.to_const(v, bits),
+                Some(bits) => self.turn_const(v, bits),
                 None => Did::Nothing,
             };
         }
         // Twice is not at all.
         let involution = matches!(inst.op, Op::Neg | Op::Not | Op::Bswap);
         if involution && self.op_of(a) == inst.op {
-            return self.to_copy(v, self.arg(a, 0));
+            return self.turn_copy(v, self.arg(a, 0));
         }
         Did::Nothing
     }
@@ -75,19 +75,19 @@ impl Emit<'_> {
         let (a, b) = (self.arg(v, 0), self.arg(v, 1));
         match (self.const_of(a), self.const_of(b)) {
             (Some(x), Some(y)) => match evaluate(op, ty, x, y) {
-                Some(bits) => self.to_const(v, bits),
+                Some(bits) => self.turn_const(v, bits),
                 None => Did::Nothing,
             },
             (Some(_), None) if commutes(op) => {
                 self.region.args_mut(v).swap(0, 1);
                 Did::Changed
             }
-            (Some(0), None) if op == Op::Sub => self.to_op(v, Op::Neg, ty, &[b], 0),
-            (Some(0), None) if shifts(op) => self.to_const(v, 0),
+            (Some(0), None) if op == Op::Sub => self.turn_op(v, Op::Neg, ty, &[b], 0),
+            (Some(0), None) if shifts(op) => self.turn_const(v, 0),
             (None, Some(c)) => self.with_const(v, a, c),
             _ if a == b => match op {
-                Op::Sub | Op::Xor => self.to_const(v, 0),
-                Op::And | Op::Or => self.to_copy(v, a),
+                Op::Sub | Op::Xor => self.turn_const(v, 0),
+                Op::And | Op::Or => self.turn_copy(v, a),
                 _ => Did::Nothing,
             },
             _ => Did::Nothing,
@@ -107,73 +107,73 @@ impl Emit<'_> {
         match op {
             Op::Add => {
                 if c == 0 {
-                    return self.to_copy(v, a);
+                    return self.turn_copy(v, a);
                 }
                 if let Some(c1) = inner(self) {
-                    return self.to_op_const(v, op, self.arg(a, 0), c1.wrapping_add(c));
+                    return self.turn_op_const(v, op, self.arg(a, 0), c1.wrapping_add(c));
                 }
             }
-            Op::Sub => return self.to_op_const(v, Op::Add, a, c.wrapping_neg()),
+            Op::Sub => return self.turn_op_const(v, Op::Add, a, c.wrapping_neg()),
             Op::Mul => {
                 return match c {
-                    0 => self.to_const(v, 0),
-                    1 => self.to_copy(v, a),
+                    0 => self.turn_const(v, 0),
+                    1 => self.turn_copy(v, a),
                     c if c.is_power_of_two() => {
-                        self.to_op_const(v, Op::Shl, a, u64::from(c.trailing_zeros()))
+                        self.turn_op_const(v, Op::Shl, a, u64::from(c.trailing_zeros()))
                     }
                     _ => Did::Nothing,
                 };
             }
             Op::UDiv if c.is_power_of_two() => {
-                return self.to_op_const(v, Op::LShr, a, u64::from(c.trailing_zeros()));
+                return self.turn_op_const(v, Op::LShr, a, u64::from(c.trailing_zeros()));
             }
-            Op::URem if c.is_power_of_two() => return self.to_op_const(v, Op::And, a, c - 1),
-            Op::SDiv if c == 1 => return self.to_copy(v, a),
+            Op::URem if c.is_power_of_two() => return self.turn_op_const(v, Op::And, a, c - 1),
+            Op::SDiv if c == 1 => return self.turn_copy(v, a),
             Op::And => return self.and_const(v, a, c),
             Op::Or | Op::Xor => {
                 if c == 0 {
-                    return self.to_copy(v, a);
+                    return self.turn_copy(v, a);
                 }
                 if c == mask {
                     return match op {
-                        Op::Or => self.to_const(v, mask),
-                        _ => self.to_op(v, Op::Not, ty, &[a], 0),
+                        Op::Or => self.turn_const(v, mask),
+                        _ => self.turn_op(v, Op::Not, ty, &[a], 0),
                     };
                 }
                 if let Some(c1) = inner(self) {
                     let c = if op == Op::Or { c | c1 } else { c ^ c1 };
-                    return self.to_op_const(v, op, self.arg(a, 0), c);
+                    return self.turn_op_const(v, op, self.arg(a, 0), c);
                 }
                 if op == Op::Xor && c == 1 && self.op_of(a) == Op::ICmp {
                     let cmp = *self.region.inst(a);
                     let cc = IntCc::ALL[cmp.imm as usize].invert();
                     let args = [self.arg(a, 0), self.arg(a, 1)];
-                    return self.to_op(v, Op::ICmp, cmp.ty, &args, cc as u64);
+                    return self.turn_op(v, Op::ICmp, cmp.ty, &args, cc as u64);
                 }
             }
             Op::Shl | Op::LShr | Op::AShr | Op::RotL | Op::RotR => {
                 let bits = u64::from(ty.bits());
                 let n = c % bits;
                 if n == 0 {
-                    return self.to_copy(v, a);
+                    return self.turn_copy(v, a);
                 }
                 if n != c {
-                    return self.to_op_const(v, op, a, n);
+                    return self.turn_op_const(v, op, a, n);
                 }
                 if op == Op::LShr && self.possible(a) >> n == 0 {
-                    return self.to_const(v, 0);
+                    return self.turn_const(v, 0);
                 }
                 if op == Op::AShr && self.is_positive(a) {
-                    return self.to_op(v, Op::LShr, ty, &[a, self.arg(v, 1)], 0);
+                    return self.turn_op(v, Op::LShr, ty, &[a, self.arg(v, 1)], 0);
                 }
                 if let Some(c1) = inner(self) {
                     let sum = c1 % bits + n;
                     let a = self.arg(a, 0);
                     return match op {
-                        Op::RotL | Op::RotR => self.to_op_const(v, op, a, sum % bits),
-                        Op::AShr => self.to_op_const(v, op, a, sum.min(bits - 1)),
-                        _ if sum >= bits => self.to_const(v, 0),
-                        _ => self.to_op_const(v, op, a, sum),
+                        Op::RotL | Op::RotR => self.turn_op_const(v, op, a, sum % bits),
+                        Op::AShr => self.turn_op_const(v, op, a, sum.min(bits - 1)),
+                        _ if sum >= bits => self.turn_const(v, 0),
+                        _ => self.turn_op_const(v, op, a, sum),
                     };
                 }
             }
@@ -185,15 +185,15 @@ impl Emit<'_> {
     fn and_const(&mut self, v: Value, a: Value, c: u64) -> Did {
         let possible = self.possible(a);
         if possible & c == 0 {
-            return self.to_const(v, 0);
+            return self.turn_const(v, 0);
         }
         if possible & !c == 0 {
-            return self.to_copy(v, a);
+            return self.turn_copy(v, a);
         }
         match self.op_of(a) {
             Op::And => {
                 if let Some(c1) = self.const_of(self.arg(a, 1)) {
-                    return self.to_op_const(v, Op::And, self.arg(a, 0), c & c1);
+                    return self.turn_op_const(v, Op::And, self.arg(a, 0), c & c1);
                 }
             }
             // A part that contributes none of the bits.
@@ -202,7 +202,7 @@ impl Emit<'_> {
                 for (gone, kept) in [(p, q), (q, p)] {
                     if self.possible(gone) & c == 0 {
                         let k = self.arg(v, 1);
-                        return self.to_op(v, Op::And, self.region.ty(kept), &[kept, k], 0);
+                        return self.turn_op(v, Op::And, self.region.ty(kept), &[kept, k], 0);
                     }
                 }
             }
@@ -216,11 +216,11 @@ impl Emit<'_> {
         let (a, b, ty) = (self.arg(v, 0), self.arg(v, 1), inst.ty);
         let cc = IntCc::ALL[inst.imm as usize];
         if a == b {
-            return self.to_const(v, cc.holds(ty, 0, 0).into());
+            return self.turn_const(v, cc.holds(ty, 0, 0).into());
         }
         match (self.const_of(a), self.const_of(b)) {
-            (Some(x), Some(y)) => self.to_const(v, cc.holds(ty, x, y).into()),
-            (Some(_), None) => self.to_op(v, Op::ICmp, ty, &[b, a], cc.swap() as u64),
+            (Some(x), Some(y)) => self.turn_const(v, cc.holds(ty, x, y).into()),
+            (Some(_), None) => self.turn_op(v, Op::ICmp, ty, &[b, a], cc.swap() as u64),
             (None, Some(c)) => self.compare_const(v, cc, a, c),
             _ => Did::Nothing,
         }
@@ -231,8 +231,8 @@ impl Emit<'_> {
         let ty = self.region.ty(a);
         let equality = matches!(cc, Eq | Ne);
         match (cc, c) {
-            (Ult, 0) => return self.to_const(v, 0),
-            (Uge, 0) => return self.to_const(v, 1),
+            (Ult, 0) => return self.turn_const(v, 0),
+            (Uge, 0) => return self.turn_const(v, 1),
             (Ule, 0) | (Ult, 1) => return self.compare_with(v, Eq, a, 0),
             (Ugt, 0) | (Uge, 1) => return self.compare_with(v, Ne, a, 0),
             _ => {}
@@ -241,20 +241,20 @@ impl Emit<'_> {
         // Above everything that `a` can be.
         if c > possible {
             match cc {
-                Eq | Ugt | Uge => return self.to_const(v, 0),
-                Ne | Ult | Ule => return self.to_const(v, 1),
+                Eq | Ugt | Uge => return self.turn_const(v, 0),
+                Ne | Ult | Ule => return self.turn_const(v, 1),
                 _ => {}
             }
         }
         if equality && c & !possible != 0 {
-            return self.to_const(v, (cc == Ne).into());
+            return self.turn_const(v, (cc == Ne).into());
         }
         if equality && possible == 1 && self.is_bool(a) {
             // Equal to 1, or not equal to 0: the bit itself.
             return if (cc == Eq) == (c == 1) {
-                self.to_copy(v, a)
+                self.turn_copy(v, a)
             } else {
-                self.to_op_const(v, Op::Xor, a, 1)
+                self.turn_op_const(v, Op::Xor, a, 1)
             };
         }
         // Both signs clear: signed is unsigned.
@@ -283,7 +283,7 @@ impl Emit<'_> {
     }
 
     fn compare_with(&mut self, v: Value, cc: IntCc, a: Value, c: u64) -> Did {
-        self.to_op_const(v, Op::ICmp, a, c);
+        self.turn_op_const(v, Op::ICmp, a, c);
         self.region.inst_mut(v).imm = cc as u64;
         Did::Changed
     }

@@ -12,7 +12,6 @@ mod known;
 mod width;
 
 use super::emit::Emit;
-use super::forward::uncopied;
 use crate::cfg::Cfg;
 use crate::ops::{Class, Effect, Op};
 use crate::region::{Region, Value};
@@ -60,7 +59,7 @@ impl Emit<'_> {
         for n in 0..self.region.inst(v).nargs as usize {
             let a = self.region.args(v)[n];
             if self.region.inst(a).op == Op::Copy {
-                self.region.args_mut(v)[n] = uncopied(self.region, a);
+                self.region.args_mut(v)[n] = self.region.uncopied(a);
             }
         }
         let mut did = Did::Changed;
@@ -113,27 +112,27 @@ impl Emit<'_> {
         self.region.as_const(v)
     }
 
-    fn to_const(&mut self, v: Value, bits: u64) -> Did {
+    fn turn_const(&mut self, v: Value, bits: u64) -> Did {
         self.region.replace_with_const(v, bits);
         Did::Done
     }
 
-    fn to_copy(&mut self, v: Value, of: Value) -> Did {
-        let of = uncopied(self.region, of);
+    fn turn_copy(&mut self, v: Value, of: Value) -> Did {
+        let of = self.region.uncopied(of);
         self.region.replace_with_copy(v, of);
         Did::Done
     }
 
-    fn to_op(&mut self, v: Value, op: Op, ty: Type, args: &[Value], imm: u64) -> Did {
+    fn turn_op(&mut self, v: Value, op: Op, ty: Type, args: &[Value], imm: u64) -> Did {
         self.become_op(v, op, ty, args, imm);
         Did::Changed
     }
 
     /// `v` as an op of `a` and a new constant, of `a`'s type.
-    fn to_op_const(&mut self, v: Value, op: Op, a: Value, bits: u64) -> Did {
+    fn turn_op_const(&mut self, v: Value, op: Op, a: Value, bits: u64) -> Did {
         let ty = self.region.ty(a);
         let k = self.konst(ty, bits);
-        self.to_op(v, op, ty, &[a, k], 0)
+        self.turn_op(v, op, ty, &[a, k], 0)
     }
 
     /// Vector ops on two equal operands: `pxor x, x` is how guests make zero.
@@ -143,14 +142,14 @@ impl Emit<'_> {
             return Did::Nothing;
         }
         match inst.op {
-            Op::VAnd | Op::VOr => self.to_copy(v, self.arg(v, 0)),
-            Op::VXor | Op::VAndNot => self.to_zero_vector(v),
-            Op::VSub if Shape::ALL[inst.imm as usize].lane().is_int() => self.to_zero_vector(v),
+            Op::VAnd | Op::VOr => self.turn_copy(v, self.arg(v, 0)),
+            Op::VXor | Op::VAndNot => self.turn_zero_vector(v),
+            Op::VSub if Shape::ALL[inst.imm as usize].lane().is_int() => self.turn_zero_vector(v),
             _ => Did::Nothing,
         }
     }
 
-    fn to_zero_vector(&mut self, v: Value) -> Did {
+    fn turn_zero_vector(&mut self, v: Value) -> Did {
         let n = self.region.vconsts.len() as u64;
         self.region.vconsts.push(0);
         self.become_op(v, Op::VConst, Type::V128, &[], n);
@@ -163,8 +162,10 @@ impl Emit<'_> {
         let from = *self.region.inst(a);
         let same_lane = from.imm == inst.imm && from.aux == inst.aux;
         match from.op {
-            Op::VSet if same_lane => self.to_copy(v, self.arg(a, 1)),
-            Op::VFromInt if inst.aux == 0 && from.ty == inst.ty => self.to_copy(v, self.arg(a, 0)),
+            Op::VSet if same_lane => self.turn_copy(v, self.arg(a, 1)),
+            Op::VFromInt if inst.aux == 0 && from.ty == inst.ty => {
+                self.turn_copy(v, self.arg(a, 0))
+            }
             _ => Did::Nothing,
         }
     }

@@ -21,13 +21,13 @@ impl Emit<'_> {
 
     fn zext(&mut self, v: Value, a: Value, ty: Type) -> Did {
         if let Some(c) = self.const_of(a) {
-            return self.to_const(v, c);
+            return self.turn_const(v, c);
         }
         match self.op_of(a) {
-            Op::Zext => self.to_op(v, Op::Zext, ty, &[self.arg(a, 0)], 0),
+            Op::Zext => self.turn_op(v, Op::Zext, ty, &[self.arg(a, 0)], 0),
             Op::Trunc if self.region.ty(self.arg(a, 0)) == ty => {
                 let mask = self.region.ty(a).mask();
-                self.to_op_const(v, Op::And, self.arg(a, 0), mask)
+                self.turn_op_const(v, Op::And, self.arg(a, 0), mask)
             }
             _ => Did::Nothing,
         }
@@ -37,20 +37,20 @@ impl Emit<'_> {
         let from = self.region.ty(a);
         if let Some(c) = self.const_of(a) {
             let shift = 64 - from.bits();
-            return self.to_const(v, (((c << shift) as i64) >> shift) as u64);
+            return self.turn_const(v, (((c << shift) as i64) >> shift) as u64);
         }
         if self.is_positive(a) {
-            return self.to_op(v, Op::Zext, ty, &[a], 0);
+            return self.turn_op(v, Op::Zext, ty, &[a], 0);
         }
         match self.op_of(a) {
-            Op::Sext => self.to_op(v, Op::Sext, ty, &[self.arg(a, 0)], 0),
+            Op::Sext => self.turn_op(v, Op::Sext, ty, &[self.arg(a, 0)], 0),
             _ => Did::Nothing,
         }
     }
 
     fn trunc(&mut self, v: Value, a: Value, ty: Type) -> Did {
         if let Some(c) = self.const_of(a) {
-            return self.to_const(v, c);
+            return self.turn_const(v, c);
         }
         let x = match self.region.args(a).first() {
             Some(&x) => x,
@@ -60,21 +60,21 @@ impl Emit<'_> {
             op @ (Op::Zext | Op::Sext) => {
                 let from = self.region.ty(x);
                 if from == ty {
-                    self.to_copy(v, x)
+                    self.turn_copy(v, x)
                 } else if from > ty {
-                    self.to_op(v, Op::Trunc, ty, &[x], 0)
+                    self.turn_op(v, Op::Trunc, ty, &[x], 0)
                 } else {
-                    self.to_op(v, op, ty, &[x], 0)
+                    self.turn_op(v, op, ty, &[x], 0)
                 }
             }
-            Op::Trunc => self.to_op(v, Op::Trunc, ty, &[x], 0),
+            Op::Trunc => self.turn_op(v, Op::Trunc, ty, &[x], 0),
             Op::Ext => {
                 let offset = self.region.inst(a).imm;
-                self.to_op(v, Op::Ext, ty, &[x], offset)
+                self.turn_op(v, Op::Ext, ty, &[x], offset)
             }
             Op::Ins => self.part_of_ins(v, a, ty, 0),
             Op::And => match self.const_of(self.arg(a, 1)) {
-                Some(c) if c & ty.mask() == ty.mask() => self.to_op(v, Op::Trunc, ty, &[x], 0),
+                Some(c) if c & ty.mask() == ty.mask() => self.turn_op(v, Op::Trunc, ty, &[x], 0),
                 _ => Did::Nothing,
             },
             _ => Did::Nothing,
@@ -84,15 +84,15 @@ impl Emit<'_> {
     fn ext(&mut self, v: Value, a: Value, ty: Type, offset: u64) -> Did {
         if offset == 0 {
             return match ty {
-                Type::I64 => self.to_copy(v, a),
-                _ => self.to_op(v, Op::Trunc, ty, &[a], 0),
+                Type::I64 => self.turn_copy(v, a),
+                _ => self.turn_op(v, Op::Trunc, ty, &[a], 0),
             };
         }
         if let Some(c) = self.const_of(a) {
-            return self.to_const(v, c >> offset);
+            return self.turn_const(v, c >> offset);
         }
         if self.possible(a) >> offset & ty.mask() == 0 {
-            return self.to_const(v, 0);
+            return self.turn_const(v, 0);
         }
         match self.op_of(a) {
             Op::Ins => self.part_of_ins(v, a, ty, offset),
@@ -106,13 +106,13 @@ impl Emit<'_> {
         let (old, new) = (self.arg(whole, 0), self.arg(whole, 1));
         let (start, end) = (ins.imm, ins.imm + u64::from(ins.ty.bits()));
         if end <= offset || offset + u64::from(ty.bits()) <= start {
-            return self.to_op(v, Op::Ext, ty, &[old], offset);
+            return self.turn_op(v, Op::Ext, ty, &[old], offset);
         }
         if start == offset && ins.ty == ty {
-            return self.to_copy(v, new);
+            return self.turn_copy(v, new);
         }
         if start == offset && ins.ty > ty {
-            return self.to_op(v, Op::Trunc, ty, &[new], 0);
+            return self.turn_op(v, Op::Trunc, ty, &[new], 0);
         }
         Did::Nothing
     }
@@ -120,11 +120,11 @@ impl Emit<'_> {
     fn ins(&mut self, v: Value, a: Value, ty: Type, offset: u64) -> Did {
         let b = self.arg(v, 1);
         if ty == Type::I64 {
-            return self.to_copy(v, b);
+            return self.turn_copy(v, b);
         }
         let hole = ty.mask() << offset;
         if let (Some(x), Some(y)) = (self.const_of(a), self.const_of(b)) {
-            return self.to_const(v, (x & !hole) | y << offset);
+            return self.turn_const(v, (x & !hole) | y << offset);
         }
         // What is put back where it came from.
         let from = *self.region.inst(b);
@@ -134,31 +134,31 @@ impl Emit<'_> {
             _ => false,
         };
         if back && self.arg(b, 0) == a {
-            return self.to_copy(v, a);
+            return self.turn_copy(v, a);
         }
         if self.op_of(a) == Op::Ins {
             let under = *self.region.inst(a);
             if under.ty.mask() << under.imm & !hole == 0 {
                 let args = [self.arg(a, 0), b];
-                return self.to_op(v, Op::Ins, ty, &args, offset);
+                return self.turn_op(v, Op::Ins, ty, &args, offset);
             }
         }
         // Into zeros: an extension.
         if offset == 0 && self.possible(a) & !hole == 0 {
-            return self.to_op(v, Op::Zext, Type::I64, &[b], 0);
+            return self.turn_op(v, Op::Zext, Type::I64, &[b], 0);
         }
         Did::Nothing
     }
 
     fn bitcast(&mut self, v: Value, a: Value, ty: Type) -> Did {
         if self.region.ty(a) == ty {
-            return self.to_copy(v, a);
+            return self.turn_copy(v, a);
         }
         if let Some(c) = self.const_of(a) {
-            return self.to_const(v, c);
+            return self.turn_const(v, c);
         }
         match self.op_of(a) {
-            Op::Bitcast => self.to_op(v, Op::Bitcast, ty, &[self.arg(a, 0)], 0),
+            Op::Bitcast => self.turn_op(v, Op::Bitcast, ty, &[self.arg(a, 0)], 0),
             _ => Did::Nothing,
         }
     }
