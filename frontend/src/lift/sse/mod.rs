@@ -11,6 +11,7 @@ pub mod int;
 pub mod masked;
 pub mod moves;
 pub mod shuffle;
+pub mod sse3;
 pub mod state;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ const GROUPS: &[fn(&mut Lift<'_>, Mnemonic) -> bool] = &[
     compare::lift,
     convert::lift,
     masked::lift,
+    sse3::lift,
     state::lift,
 ];
 

@@ -35,6 +35,15 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
         Punpckhwd => two(cx, interleave(2, 8)),
         Punpckhdq | Unpckhps => two(cx, interleave(4, 8)),
         Punpckhqdq | Unpckhpd => two(cx, interleave(8, 8)),
+        Movsldup => one(cx, |_| lanes(4, |n| n & 2)),
+        Movshdup => one(cx, |_| lanes(4, |n| n | 1)),
+        Movddup => {
+            // Only 8 bytes of memory, at any alignment.
+            let v = cx.xmm_m64(1);
+            let mask = lanes(8, |_| 0);
+            let r = cx.ir.vshuffle(v, v, u128::from_le_bytes(mask));
+            cx.set_xmm(0, r);
+        }
         Pslldq => shift_bytes(cx, true),
         Psrldq => shift_bytes(cx, false),
         _ => return false,
@@ -62,9 +71,14 @@ fn interleave(size: u32, start: u32) -> Bytes {
     lanes(size, |n| first + n / 2 + n % 2 * (16 / size))
 }
 
-/// The destination from the source operand alone, which a 16-byte operand and an immediate give.
+/// The destination from the source operand alone, and the immediate if there is one.
 fn one(cx: &mut Lift<'_>, mask: impl Fn(u32) -> Bytes) {
-    let mask = u128::from_le_bytes(mask(cx.imm8(2)));
+    let imm = if cx.insn.op_count() > 2 {
+        cx.imm8(2)
+    } else {
+        0
+    };
+    let mask = u128::from_le_bytes(mask(imm));
     let v = cx.xmm_m128(1);
     let r = cx.ir.vshuffle(v, v, mask);
     cx.set_xmm(0, r);
