@@ -218,7 +218,7 @@ impl Machine {
                 reads.push(r);
             }
             // A helper writes some registers of the class.
-            if e.has(write) && hash(&[helper as u64, r as u64]) % 2 == 0 {
+            if e.has(write) && hash(&[helper as u64, r as u64]) & 1 == 0 {
                 writes.push(r);
             }
         }
@@ -229,7 +229,7 @@ impl Machine {
         let result = hash(&seen);
         if e.has(Effects::MAY_EXIT) {
             self.event(format!("{helper} {result:#x}"));
-            if result % 7 == 0 {
+            if result.is_multiple_of(7) {
                 return Err(Stop);
             }
         }
@@ -264,8 +264,8 @@ fn pure(region: &Region, v: Value, args: &[u128]) -> u128 {
         Op::Add => wide(sa + sb),
         Op::Sub => wide(sa - sb),
         Op::Mul => wide(sa.wrapping_mul(sb)),
-        Op::UMulHi => arg(0) * arg(1) >> bits,
-        Op::SMulHi => wide(sa * sb >> bits),
+        Op::UMulHi => (arg(0) * arg(1)) >> bits,
+        Op::SMulHi => wide((sa * sb) >> bits),
         Op::UDiv => arg(0) / arg(1),
         Op::URem => arg(0) % arg(1),
         Op::SDiv => wide(sa / sb),

@@ -190,6 +190,11 @@ impl Emit<'_> {
         if possible & !c == 0 {
             return self.turn_copy(v, a);
         }
+        // The form of a 32-bit register write.
+        if c == Type::I32.mask() && self.region.ty(a) == Type::I64 {
+            let low = self.op(Op::Trunc, Type::I32, &[a], 0);
+            return self.turn_op(v, Op::Zext, Type::I64, &[low], 0);
+        }
         match self.op_of(a) {
             Op::And => {
                 if let Some(c1) = self.const_of(self.arg(a, 1)) {
