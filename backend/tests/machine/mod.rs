@@ -145,6 +145,22 @@ impl Machine {
     }
 
     pub fn with(options: Options, arena: usize) -> Machine {
+        let options = Options {
+            verify_clif: true,
+            ..options
+        };
+        Machine::unverified(options, arena)
+    }
+
+    pub fn bench(options: Options) -> Machine {
+        let options = Options {
+            verify_clif: false,
+            ..options
+        };
+        Machine::unverified(options, 1 << 20)
+    }
+
+    fn unverified(options: Options, arena: usize) -> Machine {
         host_fault::install().expect("the fault handler");
         host_fault::enter_thread().expect("the signal stack");
         // SAFETY: a fresh anonymous mapping; its middle is made accessible.
@@ -173,7 +189,6 @@ impl Machine {
         state.jump_cache = cache.as_mut_ptr();
         state.fuel = 1000;
         let options = Options {
-            verify_clif: true,
             min_limit: WINDOW as u64,
             ..options
         };
