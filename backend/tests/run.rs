@@ -3,7 +3,9 @@
 mod machine;
 
 use machine::{ENTRIES, Machine, PC, WINDOW, mixed, region, region_at};
-use metaphrase_backend::{FaultInfo, OptLevel, Options, Regalloc, jump_hash};
+use metaphrase_backend::{
+    CompileError, Compiler, FaultInfo, OptLevel, Options, Regalloc, jump_hash,
+};
 use metaphrase_ir::exit::exception_info;
 use metaphrase_ir::{
     AccessKind, CcOp, Cond, ExitReason, FlagKind, Helper, IntCc, Op, Reg, RmwOp, SyscallKind, Type,
@@ -582,4 +584,78 @@ fn pcs_are_cut_to_the_code_size() {
     r.code_size = metaphrase_ir::CodeSize::Code32;
     assert_eq!(m.run(&r).0, ExitReason::Jump);
     assert_eq!(m.state.gpr[0], 0x10);
+}
+
+#[test]
+fn a_region_that_cannot_be_compiled_leaves_the_compiler_usable() {
+    let mut m = Machine::new();
+    let good = region(1, |b| b.exit_jump(4));
+    let unsupported = region(1, |b| {
+        let at = b.getreg(Reg::Rsi);
+        let v = b.load(Type::I64, at, AccessKind::System);
+        b.setreg(Reg::Rax, v);
+        b.exit_jump(4);
+    });
+    let result = m.compiler.compile(&unsupported, 0);
+    assert!(matches!(result, Err(CompileError::Unsupported(_))));
+    // An operand that no instruction defines: the verifier's business, but it must not take the
+    // process along.
+    let broken = region(1, |b| {
+        let block = b.new_block();
+        let nowhere = b.param(block, Type::I64);
+        b.region.blocks[1].params.clear();
+        b.setreg(Reg::Rax, nowhere);
+        b.exit_jump(4);
+    });
+    let result = m.compiler.compile(&broken, 0);
+    assert!(matches!(result, Err(CompileError::Panic(_))));
+    assert_eq!(m.run(&good).0, ExitReason::Jump);
+}
+
+#[test]
+fn the_compiler_and_the_arena_can_change_threads() {
+    fn can<T: Send + 'static>() {}
+    can::<metaphrase_backend::Compiler>();
+    can::<metaphrase_backend::Arena>();
+    can::<metaphrase_backend::CompiledRegion>();
+}
+
+#[test]
+fn narrow_addresses_need_no_test() {
+    let options = Options {
+        min_limit: 1 << 32,
+        keep_clif: true,
+        ..Options::default()
+    };
+    let mut compiler =
+        Compiler::new(machine::layout(), machine::helpers(), options).expect("a compiler");
+    let tests = |compiler: &mut Compiler, narrow: bool| {
+        let r = region(1, |b| {
+            let at = b.getreg(Reg::Rsi);
+            let at = if narrow {
+                let low = b.trunc(Type::I32, at);
+                b.zext(Type::I64, low)
+            } else {
+                at
+            };
+            for disp in [0u64, 8, 16] {
+                let d = b.iconst(Type::I64, disp);
+                let at = b.add(at, d);
+                let v = b.load(Type::I64, at, AccessKind::Data);
+                b.setreg(Reg::Rax, v);
+            }
+            let fixed = b.iconst(Type::I64, 0x1000);
+            let v = b.load(Type::I64, fixed, AccessKind::Data);
+            b.setreg(Reg::Rcx, v);
+            b.exit_jump(4);
+        });
+        let compiled = compiler.compile(&r, 0).expect("code");
+        compiled.clif.expect("kept").matches("icmp uge").count()
+    };
+    assert_eq!(tests(&mut compiler, true), 0);
+    assert_eq!(
+        tests(&mut compiler, false),
+        1,
+        "one test for three neighbours"
+    );
 }

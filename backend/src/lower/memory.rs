@@ -209,7 +209,8 @@ impl Lower<'_, '_> {
                 }
             }
             Address::Based(base, disp) => {
-                if !is_narrow(self.region, base) && !self.checked.covers(base, disp) {
+                let inside = self.unit.options.min_limit >= 1 << 32 && is_narrow(self.region, base);
+                if !inside && !self.checked.covers(base, disp) {
                     let linear = self.value(addr);
                     self.check(linear, write);
                     self.checked.0.push((base, disp));
