@@ -11,6 +11,18 @@ pub struct LinkSite {
     pub target: i64,
 }
 
+/// A host instruction that accesses guest memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// Its offset in the code.
+    pub offset: u32,
+    /// The guest instruction that it accesses memory for.
+    pub insn: u16,
+    /// Whether the op writes. It is a write even where the host faults on the read that an `rmw`
+    /// or `cas` begins with.
+    pub write: bool,
+}
+
 /// The result of compiling a region.
 #[derive(Clone, Debug, Default)]
 pub struct CompiledRegion {
@@ -18,8 +30,8 @@ pub struct CompiledRegion {
     pub code: Vec<u8>,
     /// The direct exits, in the order of their slots: `slot_base`, `slot_base + 1`, …
     pub links: Vec<LinkSite>,
-    /// Host instructions that access guest memory: code offset and guest instruction, ascending.
-    pub faults: Vec<(u32, u16)>,
+    /// The host instructions that access guest memory, by ascending offset.
+    pub faults: Vec<Fault>,
     /// The CLIF text, with `keep_clif`.
     pub clif: Option<String>,
     /// Cranelift's machine code text, with `keep_vcode`.
@@ -27,15 +39,15 @@ pub struct CompiledRegion {
 }
 
 impl CompiledRegion {
-    /// The guest instruction that the host instruction at `offset` accesses memory for.
-    pub fn fault_insn(&self, offset: u32) -> Option<u16> {
-        fault_insn(&self.faults, offset)
+    /// What the host instruction at `offset` accesses memory for.
+    pub fn fault_at(&self, offset: u32) -> Option<Fault> {
+        fault_at(&self.faults, offset)
     }
 }
 
-/// The guest instruction that the host instruction at `offset` accesses memory for; `faults` is
+/// What the host instruction at `offset` accesses memory for; `faults` is
 /// [`CompiledRegion::faults`].
-pub fn fault_insn(faults: &[(u32, u16)], offset: u32) -> Option<u16> {
-    let n = faults.binary_search_by_key(&offset, |f| f.0).ok()?;
-    Some(faults[n].1)
+pub fn fault_at(faults: &[Fault], offset: u32) -> Option<Fault> {
+    let n = faults.binary_search_by_key(&offset, |f| f.offset).ok()?;
+    Some(faults[n])
 }

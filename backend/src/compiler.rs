@@ -1,6 +1,6 @@
 //! From a region to host code.
 
-use crate::code::{CompiledRegion, LinkSite};
+use crate::code::{CompiledRegion, Fault, LinkSite};
 use crate::error::{BackendError, CompileError};
 use crate::isa;
 use crate::layout::{HelperTable, StateLayout};
@@ -208,11 +208,11 @@ fn libcall(call: LibCall) -> Option<usize> {
 /// later guest instruction. The trap code is the load's own, and holds its guest instruction
 /// modulo [`lower::TRAP_CODES`]; the source location settles the rest, because folding goes
 /// forward only.
-fn faults(compiled: &CompiledCode, region: &Region) -> Vec<(u32, u16)> {
+fn faults(compiled: &CompiledCode, region: &Region) -> Vec<Fault> {
     let locations = compiled.buffer.get_srclocs_sorted();
     let mut faults = Vec::with_capacity(compiled.buffer.traps().len());
     for trap in compiled.buffer.traps() {
-        let Some(code) = lower::trap_number(trap.code) else {
+        let Some((code, write)) = lower::trap_number(trap.code) else {
             continue;
         };
         // The location that covers the instruction, or the nearest one before it.
@@ -225,10 +225,15 @@ fn faults(compiled: &CompiledCode, region: &Region) -> Vec<(u32, u16)> {
         if let Ok(insn) = u16::try_from(found - behind)
             && usize::from(insn) < region.guest.len()
         {
-            faults.push((trap.offset, insn));
+            faults.push(Fault {
+                offset: trap.offset,
+                insn,
+                write,
+            });
         }
     }
-    faults.sort_unstable();
-    faults.dedup_by_key(|f| f.0);
+    // One host instruction may read and write (`add [mem], reg`): then it is a write.
+    faults.sort_unstable_by_key(|f| (f.offset, !f.write));
+    faults.dedup_by_key(|f| f.offset);
     faults
 }

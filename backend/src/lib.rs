@@ -22,7 +22,7 @@ pub mod options;
 mod patch;
 
 pub use arena::{Arena, CodeRef};
-pub use code::{CompiledRegion, LinkSite, fault_insn};
+pub use code::{CompiledRegion, Fault, LinkSite, fault_at};
 pub use common::Trampoline;
 pub use compiler::{Compiler, count_links};
 pub use error::{ArenaFull, BackendError, CompileError};

@@ -204,21 +204,25 @@ fn helpers_get_their_arguments_and_can_leave() {
         m.state.gpr[3] = 0;
         assert_eq!(m.run(&r).0, ExitReason::Jump);
         assert_eq!((m.state.gpr[3], m.state.fuel), (1, 7));
-        for reason in [ExitReason::Exception, ExitReason::Memory] {
+        for reason in [ExitReason::Exception, ExitReason::Memory, ExitReason::Jump] {
             m.state.fuel = 10;
             m.state.gpr[0] = reason as u64;
             m.state.gpr[3] = 0;
-            assert_eq!(m.run(&r).0, reason);
+            assert_eq!(m.run(&r), (reason, 0));
             assert_eq!((m.state.gpr[3], m.state.fuel, m.state.rip), (0, 9, PC + 4));
             assert_eq!((m.state.exit_reason, m.state.exit_info), (0, 77));
         }
-        m.state.fuel = 10;
-        m.state.gpr[0] = ExitReason::Jump as u64;
-        assert_eq!(m.run(&r), (ExitReason::Jump, 0));
-        assert_eq!(
-            (m.state.fuel, m.state.rip, m.state.exit_reason),
-            (7, 0x1234, 0)
-        );
+        let resume = region(1, |b| b.exit_resume());
+        m.state.rip = 0x1234;
+        for reason in [ExitReason::None, ExitReason::Syscall] {
+            m.state.exit_reason = reason as u32;
+            let expected = match reason {
+                ExitReason::None => ExitReason::Jump,
+                other => other,
+            };
+            assert_eq!(m.run(&resume), (expected, 0));
+            assert_eq!((m.state.exit_reason, m.state.rip), (0, 0x1234));
+        }
     });
 }
 
@@ -254,10 +258,12 @@ fn exceptions_and_other_exits_say_where_and_why() {
         );
         assert_eq!(
             exit(&|b| b.exit_syscall(SyscallKind::Int80, 8)),
-            (ExitReason::Syscall, 8, SyscallKind::Int80 as u64, 7)
+            (ExitReason::Syscall, 8, SyscallKind::Int80 as u64, 8)
         );
-        assert_eq!(exit(&|b| b.exit_halt()).0, ExitReason::Halt);
-        assert_eq!(exit(&|b| b.exit_emulate()).1, 4);
+        let (reason, rip, _, fuel) = exit(&|b| b.exit_halt());
+        assert_eq!((reason, rip, fuel), (ExitReason::Halt, 8, 8));
+        let (reason, rip, _, fuel) = exit(&|b| b.exit_emulate());
+        assert_eq!((reason, rip, fuel), (ExitReason::Emulate, 4, 9));
     });
 }
 
@@ -487,11 +493,12 @@ fn host_faults_name_the_guest_instruction() {
             assert_eq!(m.state.fault_addr, 0x3000);
             let info = FaultInfo::unpack(m.state.exit_info);
             let offset = code.offset_of(info.host_pc).expect("a PC in the code");
-            let insn = compiled.fault_insn(offset).expect("a guest instruction");
-            assert_eq!(u64::from(insn), first);
-            // An `rmw` may read before it writes.
+            let fault = compiled.fault_at(offset).expect("a guest instruction");
+            assert_eq!(u64::from(fault.insn), first);
+            assert_eq!(fault.write, matches!(first % 4, 1 | 2), "{first}");
+            // The host may see an `rmw` read before it writes.
             if first % 4 != 2 {
-                assert_eq!(info.write, first % 4 == 1, "{first}");
+                assert_eq!(info.write, fault.write, "{first}");
             }
             assert!(!info.bus);
         }
@@ -501,7 +508,7 @@ fn host_faults_name_the_guest_instruction() {
         assert_eq!(m.enter(code).0, ExitReason::HostFault);
         let info = FaultInfo::unpack(m.state.exit_info);
         let offset = code.offset_of(info.host_pc).expect("a PC in the code");
-        assert_eq!(compiled.fault_insn(offset), Some(1));
+        assert_eq!(compiled.fault_at(offset).map(|f| f.insn), Some(1));
         assert!(info.write);
         assert_eq!(m.state.fault_addr, 0x5010);
     });
@@ -532,7 +539,7 @@ fn untested_neighbours_end_in_the_guard() {
                 assert_eq!(m.state.fault_addr, start.wrapping_add(distance as u64));
                 let info = FaultInfo::unpack(m.state.exit_info);
                 let offset = code.offset_of(info.host_pc).expect("a PC in the code");
-                assert_eq!(compiled.fault_insn(offset), Some(1));
+                assert_eq!(compiled.fault_at(offset).map(|f| f.insn), Some(1));
             }
         }
     });

@@ -36,8 +36,8 @@ pub struct Code {
     pub slot_base: u32,
     /// Host addresses of its direct exits' patchable fields.
     pub sites: Vec<usize>,
-    /// Code offset → guest instruction, ascending, for host faults.
-    pub faults: Vec<(u32, u16)>,
+    /// The guest instructions of host instructions that may fault.
+    pub faults: Vec<metaphrase_backend::Fault>,
     /// The guest instructions that `faults` refers to.
     pub guest: Box<[GuestInsn]>,
 }

@@ -36,7 +36,7 @@ const BUS: u64 = 1 << 62;
 pub struct FaultInfo {
     /// The host instruction that faulted.
     pub host_pc: usize,
-    /// It wrote. An `rmw` or `cas` may fault on the read that comes before.
+    /// The host says that it was a write; [`crate::Fault`] knows what the guest's access was.
     pub write: bool,
     /// SIGBUS rather than SIGSEGV: the page is mapped, but there is nothing behind it.
     pub bus: bool,

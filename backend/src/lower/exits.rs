@@ -107,7 +107,9 @@ impl Lower<'_, '_> {
         if let Some(block) = self.tails.helper {
             self.b.switch_to_block(block);
             let [rip, fuel, reason] = self.params(block);
-            self.finish_helper_tail(rip, fuel, reason);
+            self.store_state(rip, layout.rip);
+            self.give_fuel(fuel);
+            self.return_helper_reason(reason);
         }
     }
 
@@ -155,7 +157,8 @@ impl Lower<'_, '_> {
         self.b.switch_to_block(hot);
     }
 
-    /// After a helper: leaves if it has set an exit reason.
+    /// After a helper: leaves if it has set an exit reason. The instruction has not happened then:
+    /// RIP is its PC, and its fuel is given back.
     pub(super) fn check_helper_exit(&mut self) {
         let reason = self.load_state(types::I32, self.unit.layout.exit_reason);
         let set = self.b.ins().icmp_imm_u(IntCC::NotEqual, reason, 0);
@@ -165,24 +168,9 @@ impl Lower<'_, '_> {
         self.b.switch_to_block(hot);
     }
 
-    /// An exception or memory fault means that the instruction has not happened: RIP is its PC, and
-    /// its fuel is given back. For other reasons the helper has set RIP.
-    fn finish_helper_tail(&mut self, rip: clif::Value, fuel: clif::Value, reason: clif::Value) {
-        let layout = self.unit.layout;
-        let mask = 1 << ExitReason::Exception as u64 | 1 << ExitReason::Memory as u64;
-        let (undo, done) = (self.b.create_block(), self.b.create_block());
-        self.b.set_cold_block(undo);
-        self.b.set_cold_block(done);
-        let mask = self.iconst(types::I32, mask);
-        let bit = self.b.ins().ushr(mask, reason);
-        let bit = self.b.ins().band_imm_u(bit, 1);
-        self.b.ins().brif(bit, undo, &[], done, &[]);
-        self.b.switch_to_block(undo);
-        self.store_state(rip, layout.rip);
-        self.give_fuel(fuel);
-        self.b.ins().jump(done, &[]);
-        self.b.switch_to_block(done);
-        self.store_state_const(types::I32, 0, layout.exit_reason);
+    /// Takes the reason back from the state and returns it.
+    fn return_helper_reason(&mut self, reason: clif::Value) {
+        self.store_state_const(types::I32, 0, self.unit.layout.exit_reason);
         let reason = self.b.ins().uextend(types::I64, reason);
         self.b.ins().return_(&[reason]);
     }
@@ -217,22 +205,36 @@ impl Lower<'_, '_> {
             Op::Syscall => {
                 self.store_state_const(types::I64, inst.imm, layout.exit_info);
                 let next = self.region.pc_at(i64::from(inst.aux as i32));
-                self.store_state_const(types::I64, next, layout.rip);
-                self.return_reason(ExitReason::Syscall);
+                let left = self.guest().fuel_left.saturating_sub(1);
+                self.leave(next, left, ExitReason::Syscall);
             }
             Op::Halt => {
-                let next = self.next_pc();
-                self.store_state_const(types::I64, next, layout.rip);
-                self.return_reason(ExitReason::Halt);
+                let (next, left) = (self.next_pc(), self.guest().fuel_left.saturating_sub(1));
+                self.leave(next, left, ExitReason::Halt);
             }
             Op::Emulate => {
-                let pc = self.pc();
-                self.store_state(pc, layout.rip);
-                self.return_reason(ExitReason::Emulate);
+                let pc = self.region.pc_at(self.guest().offset);
+                let left = self.guest().fuel_left;
+                self.leave(pc, left, ExitReason::Emulate);
             }
-            Op::Resume => self.return_reason(ExitReason::Jump),
+            Op::Resume => {
+                let reason = self.load_state(types::I32, layout.exit_reason);
+                let jump = self.iconst(types::I32, ExitReason::Jump as u64);
+                let reason = self.b.ins().select(reason, reason, jump);
+                self.return_helper_reason(reason);
+            }
             op => unreachable!("{op} is not an exit"),
         }
+    }
+
+    /// Leaves for good: RIP, the fuel to give back, and why.
+    fn leave(&mut self, rip: u64, fuel_left: u16, reason: ExitReason) {
+        self.store_state_const(types::I64, rip, self.unit.layout.rip);
+        if fuel_left != 0 {
+            let amount = self.iconst(types::I64, u64::from(fuel_left));
+            self.give_fuel(amount);
+        }
+        self.return_reason(reason);
     }
 
     /// A direct exit: a jump that is patched when its target is known, to the exit stub until

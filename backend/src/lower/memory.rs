@@ -117,7 +117,9 @@ impl Lower<'_, '_> {
             return Err(CompileError::Unsupported("system accesses".to_string()));
         }
         let ty = clif_type(inst.ty);
-        let data = self.guest.with_trap_code(Some(trap_code(inst.insn)));
+        let data = self
+            .guest
+            .with_trap_code(Some(trap_code(inst.insn, inst.op != Op::Load)));
         let flags = self.b.func.dfg.mem_flags.insert_unchecked(data);
         let (at, offset) = self.host_address(args[0], inst.op != Op::Load);
         Ok(match inst.op {

@@ -30,18 +30,19 @@ use exits::Tails;
 use memory::Checked;
 use metaphrase_ir::{Block, Inst, Op, Reg, Region, Type, Value};
 
-/// How many trap codes memory accesses use.
-pub(crate) const TRAP_CODES: u32 = 250;
+/// Trap codes tell guest instructions apart modulo this.
+pub(crate) const TRAP_CODES: u32 = 125;
 
 /// The trap code of a memory access of guest instruction `insn`.
-fn trap_code(insn: u16) -> TrapCode {
-    TrapCode::unwrap_user((u32::from(insn) % TRAP_CODES + 1) as u8)
+fn trap_code(insn: u16, write: bool) -> TrapCode {
+    let half = if write { TRAP_CODES } else { 0 };
+    TrapCode::unwrap_user((half + u32::from(insn) % TRAP_CODES + 1) as u8)
 }
 
-/// The number in a trap code: the guest instruction modulo [`TRAP_CODES`].
-pub(crate) fn trap_number(code: TrapCode) -> Option<u32> {
-    let raw = u32::from(code.as_raw().get());
-    (raw <= TRAP_CODES).then(|| raw - 1)
+/// What a trap code holds: the guest instruction modulo [`TRAP_CODES`], and whether it writes.
+pub(crate) fn trap_number(code: TrapCode) -> Option<(u32, bool)> {
+    let n = u32::from(code.as_raw().get()) - 1;
+    (n < 2 * TRAP_CODES).then_some((n % TRAP_CODES, n >= TRAP_CODES))
 }
 
 /// What is compiled, and for whom.

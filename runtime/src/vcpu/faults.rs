@@ -20,12 +20,12 @@ impl Vcpu {
             .and_then(|(id, offset)| {
                 let t = self.cache.get(id);
                 let code = t.code.as_ref()?;
-                let insn = metaphrase_backend::fault_insn(&code.faults, offset)?;
-                Some((t.pc, *code.guest.get(insn as usize)?))
+                let fault = metaphrase_backend::fault_at(&code.faults, offset)?;
+                Some((t.pc, *code.guest.get(fault.insn as usize)?, fault.write))
             });
         // The fault handler only redirects faults inside the arena, at instructions that access
         // guest memory; anything else is a defect that must not go on.
-        let (pc, guest) = found.unwrap_or_else(|| {
+        let (pc, guest, write) = found.unwrap_or_else(|| {
             panic!(
                 "host fault at {:#x}, which accesses no guest memory",
                 fault.host_pc
@@ -37,7 +37,7 @@ impl Vcpu {
             self.state.exit_info = exception_info(14, Some(PF_USER)) | BUS;
             return ExitReason::Exception;
         }
-        self.state.exit_info = u64::from(fault.write);
+        self.state.exit_info = u64::from(write);
         ExitReason::Memory
     }
 
