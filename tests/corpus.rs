@@ -280,3 +280,15 @@ fn the_corpus_is_large_and_its_names_are_unique() {
     assert_eq!(names.len(), lines.len(), "two lines have the same name");
     assert!(lines.len() >= 150, "{}", lines.len());
 }
+
+#[test]
+fn every_engine_runs_the_corpus() {
+    use host::engine::{Engine, Kind};
+    for kind in Kind::ALL {
+        let mut engines = Mode::ALL.map(|mode| Engine::new(kind, mode));
+        check(kind.name(), |case| {
+            let at = Mode::ALL.iter().position(|m| *m == case.mode)?;
+            Some(engines[at].run(case))
+        });
+    }
+}

@@ -78,12 +78,22 @@ impl Mode {
     /// The bases of ES, CS, SS, DS, FS and GS.
     pub const fn seg_bases(self) -> [u64; 6] {
         match self {
-            Mode::M16 => [ES16_BASE, CODE, SS16_BASE, DS16_BASE, FS_BASE, GS_BASE],
+            Mode::M16 => [ES16_BASE, 0, SS16_BASE, DS16_BASE, FS_BASE, GS_BASE],
             _ => [0, 0, 0, 0, FS_BASE, GS_BASE],
         }
     }
 
-    /// The instruction pointer at the linear address `CODE + at`.
+    /// Linear address of the code pages in our engines. They run 16-bit code with CS based at 0;
+    /// on the host its base is [`CODE`], because nothing can be mapped so low there. No case can
+    /// tell: CS overrides are not among them.
+    pub const fn engine_code(self) -> u64 {
+        match self {
+            Mode::M16 => 0,
+            _ => CODE,
+        }
+    }
+
+    /// The instruction pointer at `at` bytes into the code pages.
     pub const fn ip(self, at: u64) -> u64 {
         match self {
             Mode::M16 => at,

@@ -4,6 +4,7 @@
 pub mod case;
 pub mod compare;
 pub mod coverage;
+pub mod engine;
 pub mod forms;
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 pub mod native;
