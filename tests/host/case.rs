@@ -193,6 +193,9 @@ pub const COMPLETED: u32 = 0x100;
 /// [`Outcome::trap`] of an instruction that did not come to an end.
 pub const HANG: u32 = 0x101;
 
+/// [`Outcome::trap`] of an instruction that wrote into the code pages: the generator is wrong.
+pub const CODE_WRITTEN: u32 = 0x102;
+
 /// The state after an instruction.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -277,6 +280,7 @@ pub fn trap_name(trap: u32) -> String {
     match trap {
         COMPLETED => "ok".into(),
         HANG => "hang".into(),
+        CODE_WRITTEN => "write into the code pages".into(),
         n => NAMES
             .get(n as usize)
             .map_or_else(|| format!("#{n}"), |s| s.to_string()),

@@ -421,6 +421,9 @@ unsafe fn record(child: &mut Child, uc: &mut libc::ucontext_t, sig: i32, left: u
         } else if trap == 14 {
             out.address = regs[libc::REG_CR2 as usize] as u64;
         }
+        if !code_is_intact(child, case) {
+            out.trap = CODE_WRITTEN;
+        }
         let (mxcsr, xmm, bitmap) = fp_area(uc);
         out.mxcsr = *mxcsr;
         out.xmm = if *bitmap & 2 != 0 {
@@ -448,6 +451,25 @@ unsafe fn record(child: &mut Child, uc: &mut libc::ucontext_t, sig: i32, left: u
             }
         }
     }
+}
+
+/// Whether the code pages still hold the case's instruction and nothing but INT3 around it; puts
+/// that right if not.
+unsafe fn code_is_intact(child: &mut Child, case: &Case) -> bool {
+    // SAFETY: the code pages are ours.
+    let code = unsafe { std::slice::from_raw_parts_mut(CODE as *mut u8, CODE_LEN) };
+    let at = case.at as usize;
+    let end = (at + case.len as usize).min(CODE_LEN);
+    let (before, rest) = code.split_at(at);
+    let (own, after) = rest.split_at(end - at);
+    let intact = own == &case.code[..end - at]
+        && before.iter().all(|b| *b == 0xcc)
+        && after.iter().all(|b| *b == 0xcc);
+    if !intact {
+        code.fill(0xcc);
+        (child.placed_at, child.placed_len) = (0, 0);
+    }
+    intact
 }
 
 unsafe fn set_up(child: &mut Child, uc: &mut libc::ucontext_t) {
