@@ -6,7 +6,7 @@
 use crate::lift::Lift;
 use crate::mode::Mode;
 use crate::policy::SensitivePolicy;
-use iced_x86::{Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, OpKind};
+use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, OpKind};
 use metaphrase_ir::{Block, Builder, GuestInsn, Region};
 use std::collections::{HashMap, VecDeque};
 
@@ -135,6 +135,17 @@ fn decode(pc: u64, mode: Mode, code: &dyn CodeSource) -> Result<Decoded, u64> {
     let n = code.fetch(pc, &mut buf);
     let mut decoder = Decoder::with_ip(mode.code.bits(), &buf[..n], pc, DecoderOptions::NONE);
     let insn = decoder.decode();
+    if insn.code() == Code::Pause && mode.is_64() && buf[insn.len() - 2] & 0xf1 == 0x41 {
+        // iced-x86 reads F3 49 90 as PAUSE; CPUs, as XCHG R8, RAX with an F3 that means nothing.
+        // Another prefix that means nothing makes it say so.
+        for byte in &mut buf[..insn.len() - 2] {
+            if *byte == 0xf3 {
+                *byte = 0x3e;
+            }
+        }
+        let mut decoder = Decoder::with_ip(mode.code.bits(), &buf[..n], pc, DecoderOptions::NONE);
+        return Ok(Decoded::Insn(decoder.decode()));
+    }
     if !insn.is_invalid() {
         return Ok(Decoded::Insn(insn));
     }

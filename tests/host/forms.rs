@@ -43,6 +43,9 @@ fn system(code: Code) -> Option<&'static str> {
             | OpCodeOperandKind::fs
             | OpCodeOperandKind::gs
     );
+    if name.starts_with("Reservednop") && name.ends_with("0F0D") {
+        return Some("vendors disagree");
+    }
     match code.mnemonic() {
         In | Out | Insb | Insw | Insd | Outsb | Outsw | Outsd => Some("port I/O"),
         Cli | Sti => Some("interrupt flag"),
@@ -97,7 +100,10 @@ pub fn class(code: Code) -> Class {
     {
         return Class::System(why);
     }
-    if integer {
+    if code.mnemonic() == Mnemonic::Wait {
+        // iced gives it no FPU feature.
+        Class::NotYet
+    } else if integer {
         Class::Integer
     } else if varying {
         Class::Varying
@@ -384,8 +390,8 @@ pub fn branch_target(rng: &mut Rng, mode: Mode, at: u64, len: u64, short: bool) 
         return near;
     }
     match mode {
-        // Offsets beyond the code pages, and beyond 64 KiB for 32-bit branches.
-        Mode::M16 => rng.pick(&[0x2000, 0x7fff, 0x8000, 0xfffe, 0x1_2345, 0x2000_0000]),
+        // Not beyond 64 KiB, where a real CS ends.
+        Mode::M16 => rng.pick(&[0x2000, 0x7fff, 0x8000, 0xfffe]),
         Mode::M32 | Mode::M64 => rng.pick(&[
             CODE - 0x1000,
             CODE + CODE_LEN as u64,
@@ -432,9 +438,15 @@ fn unsteerable(instr: &Instruction) -> bool {
         Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc
     ) && instr.op0_kind() == OpKind::Memory
         && instr.op1_kind() == OpKind::Register;
+    // A target in the stack pointer is a stack in the code.
+    let stack_target = instr.flow_control() == FlowControl::IndirectCall
+        && instr.op0_kind() == OpKind::Register
+        && instr.op0_register().full_register() == Register::RSP;
     // The bit index is a register that also makes the address.
-    bit_string && {
-        let bit = instr.op1_register().full_register();
-        bit == instr.memory_base().full_register() || bit == instr.memory_index().full_register()
-    }
+    stack_target
+        || bit_string && {
+            let bit = instr.op1_register().full_register();
+            bit == instr.memory_base().full_register()
+                || bit == instr.memory_index().full_register()
+        }
 }

@@ -114,7 +114,9 @@ fn pusha(cx: &mut Lift<'_>, ty: Type) {
 /// POPA, POPAD: all but the stack pointer, whose value is skipped.
 fn popa(cx: &mut Lift<'_>, ty: Type) {
     let size = i64::from(ty.bytes());
+    // From the top of the stack, so that a fault is that of the first refused element.
     let values: Vec<(Register, Value)> = (0..8)
+        .rev()
         .filter(|&n| n != 4)
         .map(|n| {
             let v = cx.peek(ty, size * (7 - n as i64));

@@ -20,6 +20,7 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
         Mnemonic::Mov => return mov(cx),
         Mnemonic::Lahf => lahf(cx),
         Mnemonic::Sahf => sahf(cx),
+        Mnemonic::Salc => salc(cx),
         Mnemonic::Clc => change_carry(cx, |_, _| None),
         Mnemonic::Stc => change_carry(cx, |cx, _| Some(cx.iconst(Type::I64, flags::CF))),
         Mnemonic::Cmc => change_carry(cx, complement),
@@ -110,6 +111,14 @@ fn lahf(cx: &mut Lift<'_>) {
     let fixed = cx.iconst(Type::I8, 2);
     let v = cx.ir.or(low, fixed);
     cx.write_gpr(Register::AH, v);
+}
+
+/// SALC, undocumented but on every CPU: all bits of AL take CF.
+fn salc(cx: &mut Lift<'_>) {
+    let carry = cx.ir.getcond(Cond::B);
+    let zero = cx.iconst(Type::I8, 0);
+    let v = cx.ir.sub(zero, carry);
+    cx.write_gpr(Register::AL, v);
 }
 
 /// SAHF: SF, ZF, AF, PF, CF from AH; OF stays.
