@@ -1,9 +1,9 @@
-//! Moves and conversions: MOV, MOVZX, MOVSX, LEA, CMOVcc, SETcc, XCHG, XLAT, CBW and CWD families,
-//! and the instructions that do nothing.
+//! Moves and conversions: MOV, MOVZX, MOVSX, LEA, CMOVcc, SETcc, XCHG, XLAT, SALC, the CBW and CWD
+//! families, and the instructions that do nothing.
 
 use super::Lift;
 use super::operand::Place;
-use iced_x86::{ConditionCode, Mnemonic, OpKind, Register};
+use iced_x86::{Code, ConditionCode, Mnemonic, OpKind, Register};
 use metaphrase_ir::{AccessKind, Cond, Reg, RmwOp, Type, Value};
 
 /// Lifts the instruction if it is one of this family.
@@ -16,6 +16,7 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
         Movsx | Movsxd => movsx(cx),
         Xchg => xchg(cx),
         Xlatb => xlat(cx),
+        Salc => salc(cx),
         Cbw => widen(cx, Register::AL, Register::AX),
         Cwde => widen(cx, Register::AX, Register::EAX),
         Cdqe => widen(cx, Register::EAX, Register::RAX),
@@ -89,7 +90,14 @@ fn movzx(cx: &mut Lift<'_>) {
 
 /// MOVSX, MOVSXD: dst := src extended with its sign.
 fn movsx(cx: &mut Lift<'_>) {
-    let v = cx.read(1);
+    let v = if cx.insn.code() == Code::Movsxd_r16_rm16 && cx.is_mem(1) {
+        // AMD hosts access 32 bits all the same, which shows at the end of a page.
+        let addr = cx.linear();
+        let v = cx.ir.load(Type::I32, addr, AccessKind::Data);
+        cx.ir.trunc(Type::I16, v)
+    } else {
+        cx.read(1)
+    };
     let ty = cx.op_type(0);
     // MOVSXD r16, r/m16 and r32, r/m32 only move.
     let v = cx.ir.sext(ty, v);
@@ -117,6 +125,13 @@ fn xchg(cx: &mut Lift<'_>) {
 fn xlat(cx: &mut Lift<'_>) {
     let addr = cx.linear();
     let v = cx.ir.load(Type::I8, addr, AccessKind::Data);
+    cx.write_gpr(Register::AL, v);
+}
+
+/// SALC: AL := CF in every bit.
+fn salc(cx: &mut Lift<'_>) {
+    let c = cx.ir.getcond(Cond::B);
+    let v = cx.ir.neg(c);
     cx.write_gpr(Register::AL, v);
 }
 
