@@ -44,7 +44,11 @@ impl Lower<'_, '_> {
     }
 
     /// Jumps to a common tail, made when it is first asked for.
-    fn to_tail(&mut self, tail: fn(&mut Tails) -> &mut Option<clif::Block>, args: &[clif::Value]) {
+    fn end_in_tail(
+        &mut self,
+        tail: fn(&mut Tails) -> &mut Option<clif::Block>,
+        args: &[clif::Value],
+    ) {
         let block = match *tail(&mut self.tails) {
             Some(block) => block,
             None => {
@@ -128,7 +132,7 @@ impl Lower<'_, '_> {
         let hot = self.branch_cold(short);
         let rip = self.pc();
         let reason = self.iconst(types::I64, ExitReason::Fuel as u64);
-        self.to_tail(|t| &mut t.leave, &[rip, reason]);
+        self.end_in_tail(|t| &mut t.leave, &[rip, reason]);
         self.b.switch_to_block(hot);
         let fuel = self.load_with(types::I64, self.in_fuel, self.state, offset);
         let count = self.iconst(types::I64, (count as i64).wrapping_neg() as u64);
@@ -140,14 +144,14 @@ impl Lower<'_, '_> {
     pub(super) fn leave_memory(&mut self, linear: clif::Value, write: bool) {
         let (rip, fuel) = (self.pc(), self.fuel_left());
         let info = self.iconst(types::I64, u64::from(write));
-        self.to_tail(|t| &mut t.memory, &[rip, fuel, info, linear]);
+        self.end_in_tail(|t| &mut t.memory, &[rip, fuel, info, linear]);
     }
 
     fn raise(&mut self, vector: u8) {
         let code = has_error_code(vector).then_some(0);
         let (rip, fuel) = (self.pc(), self.fuel_left());
         let info = self.iconst(types::I64, exception_info(vector, code));
-        self.to_tail(|t| &mut t.raise, &[rip, fuel, info]);
+        self.end_in_tail(|t| &mut t.raise, &[rip, fuel, info]);
     }
 
     pub(super) fn trap_if(&mut self, inst: &Inst, cond: Value) {
@@ -164,7 +168,7 @@ impl Lower<'_, '_> {
         let set = self.b.ins().icmp_imm_u(IntCC::NotEqual, reason, 0);
         let hot = self.branch_cold(set);
         let (rip, fuel) = (self.pc(), self.fuel_left());
-        self.to_tail(|t| &mut t.helper, &[rip, fuel, reason]);
+        self.end_in_tail(|t| &mut t.helper, &[rip, fuel, reason]);
         self.b.switch_to_block(hot);
     }
 
@@ -200,7 +204,7 @@ impl Lower<'_, '_> {
                 let left = u64::from(self.guest().fuel_left.saturating_sub(1));
                 let fuel = self.iconst(types::I64, left);
                 let info = self.iconst(types::I64, exception_info(inst.imm as u8, code));
-                self.to_tail(|t| &mut t.raise, &[rip, fuel, info]);
+                self.end_in_tail(|t| &mut t.raise, &[rip, fuel, info]);
             }
             Op::Syscall => {
                 self.store_state_const(types::I64, inst.imm, layout.exit_info);
@@ -273,7 +277,7 @@ impl Lower<'_, '_> {
             let miss = self.b.ins().icmp(IntCC::NotEqual, tag, pc);
             let hot = self.branch_cold(miss);
             let reason = self.iconst(types::I64, ExitReason::Jump as u64);
-            self.to_tail(|t| &mut t.leave, &[pc, reason]);
+            self.end_in_tail(|t| &mut t.leave, &[pc, reason]);
             self.b.switch_to_block(hot);
             let code = self.load_with(types::I64, self.in_cache, entry, 8);
             let sig = self.signature_of_regions();

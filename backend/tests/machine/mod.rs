@@ -3,9 +3,11 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod cases;
+
 use metaphrase_backend::{
-    Arena, CodeRef, CompiledRegion, Compiler, HelperFn, HelperTable, Options, StateLayout, Watch,
-    count_links, host_fault,
+    Arena, CodeRef, CompiledRegion, Compiler, HelperFn, HelperTable, OptLevel, Options, Regalloc,
+    StateLayout, Watch, count_links, host_fault,
 };
 use metaphrase_ir::region::GuestInsn;
 use metaphrase_ir::{Builder, CcOp, CodeSize, ExitReason, Helper, Reg, Region, flags};
@@ -256,6 +258,20 @@ impl Drop for Machine {
     fn drop(&mut self) {
         // SAFETY: the mapping made in `with`; nothing borrows it any more.
         unsafe { libc::munmap(self.window.sub(GUARD).cast(), 2 * GUARD + WINDOW) };
+    }
+}
+
+/// Runs a test with every optimisation level and register allocator.
+pub fn each_option(mut test: impl FnMut(&mut Machine)) {
+    for opt in [OptLevel::None, OptLevel::Speed] {
+        for regalloc in [Regalloc::Backtracking, Regalloc::SinglePass] {
+            let options = Options {
+                opt,
+                regalloc,
+                ..Options::default()
+            };
+            test(&mut Machine::with(options, 1 << 20));
+        }
     }
 }
 
