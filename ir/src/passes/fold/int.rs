@@ -201,6 +201,9 @@ impl Emit<'_> {
                     return self.turn_op_const(v, Op::And, self.arg(a, 0), c & c1);
                 }
             }
+            Op::Or if self.const_of(self.arg(a, 1)).is_some_and(|k| c & !k == 0) => {
+                return self.turn_const(v, c);
+            }
             // A part that contributes none of the bits.
             Op::Or | Op::Xor => {
                 let (p, q) = (self.arg(a, 0), self.arg(a, 1));

@@ -11,7 +11,7 @@ const DEPTH: u32 = 5;
 
 impl Emit<'_> {
     /// A mask that holds every bit of the integer `v` that can be 1.
-    pub(super) fn possible(&self, v: Value) -> u64 {
+    pub(in crate::passes) fn possible(&self, v: Value) -> u64 {
         self.possible_to(v, DEPTH)
     }
 

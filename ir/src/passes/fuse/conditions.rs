@@ -157,9 +157,12 @@ impl Emit<'_> {
 
     /// `a op b op c`, `op` being `add` or `sub`, `c` a carry in bit 0.
     fn with_carry(&mut self, op: Op, ty: Type, a: Value, b: Value, c: Value) -> Value {
+        let r = self.find(op, a, b);
+        if self.possible(c) <= 1 {
+            return self.find(op, r, c);
+        }
         let one = self.konst(ty, 1);
         let c = self.op(Op::And, ty, &[c, one], 0);
-        let r = self.find(op, a, b);
         self.op(op, ty, &[r, c], 0)
     }
 }
@@ -172,97 +175,116 @@ struct Def {
 }
 
 impl Def {
-    /// One of the eight conditions of even number.
+    /// The condition; those of odd number are the opposites of the even ones.
     fn test(&self, e: &mut Emit<'_>, cond: Cond) -> Test {
-        use FlagKind::*;
-        use IntCc::*;
+        use FlagKind::{Add, Dec, Inc, Logic, Raw, Sub};
+        use IntCc::{Eq, Sle, Slt, Ule};
         let [a, b, _] = self.operands;
         let ty = self.ty;
-        match (self.kind, cond) {
-            (Raw, _) => self.raw(e, cond),
+        match (cond, self.kind) {
+            (Cond::B, _) => self.carry(e),
+            (Cond::O, _) => self.overflow(e),
+            (_, Raw) => self.raw(e, cond),
 
-            (Sub, Cond::B) => Test::Cmp(Ult, a, b),
-            (Sub, Cond::Z) => Test::Cmp(Eq, a, b),
-            (Sub, Cond::Be) => Test::Cmp(Ule, a, b),
-            (Sub, Cond::L) => Test::Cmp(Slt, a, b),
-            (Sub, Cond::Le) => Test::Cmp(Sle, a, b),
+            (Cond::Z, Sub) => Test::Cmp(Eq, a, b),
+            (Cond::Z | Cond::S, _) => {
+                let (r, zero) = (self.result(e), e.konst(ty, 0));
+                let cc = if cond == Cond::Z { Eq } else { Slt };
+                Test::Cmp(cc, r, zero)
+            }
 
-            (Add, Cond::B) => {
+            (Cond::P, _) => {
                 let r = self.result(e);
-                Test::Cmp(Ult, r, a)
-            }
-            (Sbb, Cond::B) => {
-                let borrow = self.low_bit(e, 2);
-                let (at_most, less) = (e.icmp(Ule, a, b), e.icmp(Ult, a, b));
-                Test::Bool(e.op(Op::Select, Type::I8, &[borrow, at_most, less], 0))
-            }
-            (Adc, Cond::B) => {
-                let r = self.result(e);
-                let carry = self.low_bit(e, 2);
-                let (at_most, less) = (e.icmp(Ule, r, a), e.icmp(Ult, r, a));
-                Test::Bool(e.op(Op::Select, Type::I8, &[carry, at_most, less], 0))
+                parity(e, r)
             }
 
-            (Logic, Cond::B | Cond::O) => Test::Is(false),
-            (Logic, Cond::Be) => self.test(e, Cond::Z),
-            (Logic, Cond::L) => self.test(e, Cond::S),
-            (Logic, Cond::Le) => {
+            (Cond::Be, Sub) => Test::Cmp(Ule, a, b),
+            (Cond::Be, Logic) => self.test(e, Cond::Z),
+            (Cond::Be, _) => self.either(e, Op::Or, Cond::B, Cond::Z),
+
+            (Cond::L, Sub) => Test::Cmp(Slt, a, b),
+            (Cond::Le, Sub) => Test::Cmp(Sle, a, b),
+            (Cond::L, Logic) => self.test(e, Cond::S),
+            (Cond::Le, Logic) => {
                 let zero = e.konst(ty, 0);
                 Test::Cmp(Sle, a, zero)
             }
-
             // The operand was a - 1: the sum is less than 0 if that is less than -1.
-            (Inc, Cond::L | Cond::Le) => {
+            (Cond::L | Cond::Le, Inc) => {
                 let (minus_one, zero) = (e.konst(ty, u64::MAX), e.konst(ty, 0));
                 let x = e.op(Op::Add, ty, &[a, minus_one], 0);
-                match cond {
-                    Cond::L => Test::Cmp(Slt, x, minus_one),
-                    _ => Test::Cmp(Slt, x, zero),
-                }
+                let limit = if cond == Cond::L { minus_one } else { zero };
+                Test::Cmp(Slt, x, limit)
             }
             // The operand was a + 1: the difference is less than 0 if that is less than 1.
-            (Dec, Cond::L | Cond::Le) => {
+            (Cond::L | Cond::Le, Dec) => {
                 let one = e.konst(ty, 1);
                 let x = e.op(Op::Add, ty, &[a, one], 0);
                 let cc = if cond == Cond::L { Slt } else { Sle };
                 Test::Cmp(cc, x, one)
             }
-            (Inc, Cond::O) => {
-                let top = e.konst(ty, 1 << (ty.bits() - 1));
-                Test::Cmp(Eq, a, top)
-            }
-            (Dec, Cond::O) => {
-                let top = e.konst(ty, (1 << (ty.bits() - 1)) - 1);
-                Test::Cmp(Eq, a, top)
-            }
-            (Inc | Dec | Result | Shift, Cond::B) => Test::Bool(self.low_bit(e, 1)),
-            (Result | Shift, Cond::O) => Test::Bool(self.low_bit(e, 2)),
-
-            (Add | Adc | Sub | Sbb, Cond::O | Cond::L) => {
-                let (r, overflow) = self.overflow(e);
-                let x = match cond {
-                    Cond::O => overflow,
-                    _ => e.op(Op::Xor, ty, &[overflow, r], 0),
-                };
+            (Cond::L, Add | FlagKind::Adc | FlagKind::Sbb) => {
+                let (r, overflow) = self.overflow_bits(e);
+                let x = e.op(Op::Xor, ty, &[overflow, r], 0);
                 let zero = e.konst(ty, 0);
                 Test::Cmp(Slt, x, zero)
             }
-            (_, Cond::Z | Cond::S) => {
-                let (r, zero) = (self.result(e), e.konst(ty, 0));
-                let cc = if cond == Cond::Z { Eq } else { Slt };
-                Test::Cmp(cc, r, zero)
-            }
-            (_, Cond::P) => {
-                let r = self.result(e);
-                parity(e, r)
-            }
-            (_, Cond::Be) => self.either(e, Op::Or, Cond::B, Cond::Z),
-            (_, Cond::Le) => self.either(e, Op::Or, Cond::L, Cond::Z),
-            (_, Cond::L) => self.either(e, Op::Xor, Cond::S, Cond::O),
-            // Only conditions of even number come here, and all eight are above.
-            (_, odd) => {
-                let test = self.test(e, odd.invert());
+            (Cond::L, _) => self.either(e, Op::Xor, Cond::S, Cond::O),
+            (Cond::Le, _) => self.either(e, Op::Or, Cond::L, Cond::Z),
+
+            (Cond::No | Cond::Nb | Cond::Nz | Cond::Nbe, _)
+            | (Cond::Ns | Cond::Np | Cond::Nl | Cond::Nle, _) => {
+                let test = self.test(e, cond.invert());
                 test.invert(e)
+            }
+        }
+    }
+
+    /// CF.
+    fn carry(&self, e: &mut Emit<'_>) -> Test {
+        use IntCc::{Ule, Ult};
+        let [a, b, _] = self.operands;
+        let (x, y) = match self.kind {
+            FlagKind::Raw => return any_of(e, a, CF),
+            FlagKind::Logic => return Test::Is(false),
+            FlagKind::Inc | FlagKind::Dec | FlagKind::Result | FlagKind::Shift => {
+                return Test::Bool(self.low_bit(e, 1));
+            }
+            FlagKind::Sub => return Test::Cmp(Ult, a, b),
+            FlagKind::Add => {
+                let r = self.result(e);
+                return Test::Cmp(Ult, r, a);
+            }
+            FlagKind::Adc => (self.result(e), a),
+            FlagKind::Sbb => (a, b),
+        };
+        // With a carry in, equality carries too.
+        let carry = self.low_bit(e, 2);
+        let (at_most, less) = (e.icmp(Ule, x, y), e.icmp(Ult, x, y));
+        Test::Bool(e.op(Op::Select, Type::I8, &[carry, at_most, less], 0))
+    }
+
+    /// OF.
+    fn overflow(&self, e: &mut Emit<'_>) -> Test {
+        let ty = self.ty;
+        let top = 1 << (ty.bits() - 1);
+        match self.kind {
+            FlagKind::Raw => any_of(e, self.operands[0], OF),
+            FlagKind::Logic => Test::Is(false),
+            FlagKind::Result | FlagKind::Shift => Test::Bool(self.low_bit(e, 2)),
+            FlagKind::Inc | FlagKind::Dec => {
+                let first = if self.kind == FlagKind::Inc {
+                    top
+                } else {
+                    top - 1
+                };
+                let first = e.konst(ty, first);
+                Test::Cmp(IntCc::Eq, self.operands[0], first)
+            }
+            FlagKind::Add | FlagKind::Adc | FlagKind::Sub | FlagKind::Sbb => {
+                let (_, bits) = self.overflow_bits(e);
+                let zero = e.konst(ty, 0);
+                Test::Cmp(IntCc::Slt, bits, zero)
             }
         }
     }
@@ -288,7 +310,7 @@ impl Def {
     }
 
     /// The result, and a value whose top bit is OF.
-    fn overflow(&self, e: &mut Emit<'_>) -> (Value, Value) {
+    fn overflow_bits(&self, e: &mut Emit<'_>) -> (Value, Value) {
         let [a, b, _] = self.operands;
         let r = self.result(e);
         let other = match self.kind {
@@ -309,8 +331,6 @@ impl Def {
     fn raw(&self, e: &mut Emit<'_>, cond: Cond) -> Test {
         let image = self.operands[0];
         let mask = match cond {
-            Cond::O => OF,
-            Cond::B => CF,
             Cond::Z => ZF,
             Cond::Be => CF | ZF,
             Cond::S => SF,
