@@ -147,7 +147,7 @@ fn decode(pc: u64, mode: Mode, code: &dyn CodeSource) -> Result<Decoded, u64> {
         return Ok(Decoded::Insn(decoder.decode()));
     }
     if !insn.is_invalid() {
-        return Ok(Decoded::Insn(undo_pause(insn, &buf, mode)));
+        return Ok(Decoded::Insn(insn));
     }
     match decoder.last_error() {
         DecoderError::NoMoreBytes if n < MAX_INSN => Err(pc.wrapping_add(n as u64)),
@@ -163,25 +163,6 @@ fn decode(pc: u64, mode: Mode, code: &dyn CodeSource) -> Result<Decoded, u64> {
             len: decoder.position().max(1) as u8,
         }),
     }
-}
-
-/// F3 90 with REX.B is XCHG with R8 on hosts; iced reads it as PAUSE.
-fn undo_pause(insn: Instruction, bytes: &[u8; MAX_INSN], mode: Mode) -> Instruction {
-    // The last byte is the opcode, and REX stands right before it.
-    let rex = insn.len().checked_sub(2).map_or(0, |at| bytes[at]);
-    if insn.code() != Code::Pause || !mode.is_64() || rex & 0xf1 != 0x41 {
-        return insn;
-    }
-    let without: Vec<u8> = bytes[..insn.len()]
-        .iter()
-        .copied()
-        .filter(|&b| b != 0xf3)
-        .collect();
-    let options = DecoderOptions::NONE;
-    let mut other = Decoder::with_ip(64, &without, insn.ip(), options).decode();
-    other.set_len(insn.len());
-    other.set_next_ip(insn.next_ip());
-    other
 }
 
 /// Lifts the region that starts at `pc`.

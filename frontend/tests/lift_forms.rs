@@ -72,7 +72,7 @@ fn encodings(code: Code, mode: Mode, rng: &mut Rng) -> Vec<Vec<u8>> {
     for _ in 0..400 {
         let mut bytes = Vec::new();
         for prefix in [0x66u8, 0x67, 0xf0, 0xf2, 0xf3, 0x64, 0x2e] {
-            if rng.next() % 4 == 0 {
+            if rng.next().is_multiple_of(4) {
                 bytes.push(prefix);
             }
         }
@@ -82,7 +82,7 @@ fn encodings(code: Code, mode: Mode, rng: &mut Rng) -> Vec<Vec<u8>> {
             MandatoryPrefix::PF2 => bytes.push(0xf2),
             _ => {}
         }
-        if mode.is_64() && rng.next() % 2 == 0 {
+        if mode.is_64() && rng.next().is_multiple_of(2) {
             bytes.push(0x40 | (rng.next() as u8 & 15));
         }
         match info.table() {
@@ -93,7 +93,7 @@ fn encodings(code: Code, mode: Mode, rng: &mut Rng) -> Vec<Vec<u8>> {
         }
         let opcode = info.op_code().to_be_bytes();
         bytes.extend_from_slice(&opcode[4 - info.op_code_len() as usize..]);
-        if rng.next() % 4 == 0 {
+        if rng.next().is_multiple_of(4) {
             // Registers in the opcode's low bits.
             *bytes.last_mut().expect("an opcode") |= rng.next() as u8 & 7;
         }

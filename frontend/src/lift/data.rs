@@ -1,5 +1,5 @@
-//! Moves and conversions: MOV, MOVZX, MOVSX, LEA, CMOVcc, SETcc, XCHG, XLAT, SALC, the CBW and CWD
-//! families, and the instructions that do nothing.
+//! Moves and conversions: MOV, MOVZX, MOVSX, LEA, CMOVcc, SETcc, XCHG, XLAT, the CBW and CWD families,
+//! and the instructions that do nothing.
 
 use super::Lift;
 use super::operand::Place;
@@ -16,7 +16,6 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
         Movsx | Movsxd => movsx(cx),
         Xchg => xchg(cx),
         Xlatb => xlat(cx),
-        Salc => salc(cx),
         Cbw => widen(cx, Register::AL, Register::AX),
         Cwde => widen(cx, Register::AX, Register::EAX),
         Cdqe => widen(cx, Register::EAX, Register::RAX),
@@ -125,13 +124,6 @@ fn xchg(cx: &mut Lift<'_>) {
 fn xlat(cx: &mut Lift<'_>) {
     let addr = cx.linear();
     let v = cx.ir.load(Type::I8, addr, AccessKind::Data);
-    cx.write_gpr(Register::AL, v);
-}
-
-/// SALC: AL := CF in every bit.
-fn salc(cx: &mut Lift<'_>) {
-    let c = cx.ir.getcond(Cond::B);
-    let v = cx.ir.neg(c);
     cx.write_gpr(Register::AL, v);
 }
 
