@@ -1,6 +1,8 @@
 //! Tests of the interpreter: every op against a literal evaluation, the exit protocol, places.
 
+mod model;
 mod protocol;
+mod random;
 
 use super::*;
 use crate::cpu_model::CpuModel;
