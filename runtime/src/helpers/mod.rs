@@ -6,6 +6,7 @@
 
 mod bits;
 mod rep;
+mod sse;
 mod system;
 #[cfg(test)]
 mod tests;
@@ -111,7 +112,7 @@ table! {
     X87 = x87::x87;
     Fxsave = x87::fxsave;
     Fxrstor = x87::fxrstor;
-    Ldmxcsr = x87::ldmxcsr;
+    Ldmxcsr = sse::ldmxcsr;
     LoadSegment = system::load_segment;
     SegmentInfo = system::segment_info;
     PushfImage = system::pushf_image;

@@ -1,4 +1,4 @@
-//! x87, the state images and MXCSR: not implemented yet, so each raises #UD.
+//! x87 and the state images: not implemented yet, so each raises #UD.
 
 use super::Cx;
 
@@ -18,12 +18,6 @@ pub(super) fn fxsave(cx: &Cx, _descriptor: u32, _args: [u64; 3]) -> u64 {
 
 /// FXRSTOR.
 pub(super) fn fxrstor(cx: &Cx, _descriptor: u32, _args: [u64; 3]) -> u64 {
-    cx.raise(UD, None);
-    0
-}
-
-/// LDMXCSR.
-pub(super) fn ldmxcsr(cx: &Cx, _descriptor: u32, _args: [u64; 3]) -> u64 {
     cx.raise(UD, None);
     0
 }
