@@ -2,7 +2,7 @@
 
 mod machine;
 
-use machine::{Machine, PC, WINDOW, each_option, region};
+use machine::{PC, WINDOW, each_option, region};
 use metaphrase_backend::{Compiler, FaultInfo, Options};
 use metaphrase_ir::{AccessKind, ExitReason, Reg, RmwOp, Type};
 
