@@ -251,6 +251,18 @@ fn flags_drops_only_the_overwritten() {
 }
 
 #[test]
+fn flags_looks_through_a_dead_partial_change() {
+    // xor; rol; add: the rotate keeps four flags, but nobody sees them.
+    gives(
+        "flags",
+        "block0:\nv1 = getreg.i64 rax\nsetflags.i64 logic v1\nv2 = getflags\n\
+         v3 = iconst.i64 0xd4\nv4 = and.i64 v2, v3\nsetflags.i64 raw v4\n\
+         setflags.i64 add v1, v1\nexit_halt\n",
+        "block0:\nv1 = getreg.i64 rax\nsetflags.i64 add v1, v1\nexit_halt",
+    );
+}
+
+#[test]
 fn fuse_compares() {
     for (cond, cc) in [
         ("b", "ult"),

@@ -4,7 +4,10 @@ mod common;
 
 use common::eval::Machine;
 use common::{Rng, generate};
-use metaphrase_ir::{PassSet, Region, parse, passes, verify};
+use metaphrase_ir::{
+    Builder, CodeSize, Cond, FlagKind, GuestInsn, Op, PassSet, Reg, Region, Type, Value, parse,
+    passes, verify,
+};
 
 /// Everything that happens on some starting states.
 fn meaning(region: &Region) -> Vec<Machine> {
@@ -65,6 +68,86 @@ fn each_pass_alone_and_all_together() {
             check(&region, set, name, seed);
         }
         check(&region, &all, "all", seed);
+    }
+}
+
+/// A region that defines the flags from RAX, RCX and RDX and jumps on a condition.
+fn condition_region(kind: FlagKind, ty: Type, cond: Cond) -> Region {
+    let mut region = Region::new(0x1000, CodeSize::Code64);
+    region.guest.push(GuestInsn {
+        offset: 0,
+        len: 2,
+        fuel_left: 1,
+    });
+    let mut b = Builder::new(&mut region);
+    let operand = |b: &mut Builder<'_>, n: usize| {
+        let whole = b.getreg(Reg::gpr(n));
+        b.trunc(ty, whole)
+    };
+    let args: Vec<Value> = (0..kind.arity()).map(|n| operand(&mut b, n)).collect();
+    b.setflags(kind, &args);
+    let c = b.getcond(cond);
+    b.exit_jumpif(c, 1, 2);
+    region
+}
+
+#[test]
+fn every_condition_of_every_kind() {
+    const VALUES: [u64; 14] = [
+        0,
+        1,
+        2,
+        7,
+        8,
+        15,
+        16,
+        0x7f,
+        0x80,
+        0x81,
+        0xff,
+        0x7fff_ffff_ffff_ffff,
+        0x8000_0000_0000_0000,
+        u64::MAX,
+    ];
+    let set = PassSet {
+        fuse: true,
+        fold: true,
+        dce: true,
+        verify: true,
+        ..PassSet::NONE
+    };
+    for &kind in FlagKind::ALL {
+        for (ty, cond) in [Type::I8, Type::I64]
+            .into_iter()
+            .flat_map(|ty| Cond::ALL.map(|c| (ty, c)))
+        {
+            if kind == FlagKind::Raw && ty != Type::I64 {
+                continue;
+            }
+            let before = condition_region(kind, ty, cond);
+            let mut after = before.clone();
+            passes::run(&mut after, &set).expect("valid");
+            let left = after.blocks[0].insts.iter();
+            let left = left.filter(|&&v| after.inst(v).op == Op::GetCond).count();
+            assert_eq!(left, 0, "{kind:?} {cond}");
+            for (a, b) in VALUES.iter().flat_map(|a| VALUES.map(|b| (*a, b))) {
+                for c in 0..4u64 {
+                    let jumps = |region: &Region| {
+                        let mut m = Machine::new(0);
+                        for (r, x) in m.regs.iter_mut().zip([a, b, c]) {
+                            *r = x.into();
+                        }
+                        m.run(region);
+                        m.events
+                    };
+                    let (was, is) = (jumps(&before), jumps(&after));
+                    assert_eq!(
+                        was, is,
+                        "{kind:?} {ty} {cond} of {a:#x}, {b:#x}, {c}\n{after}"
+                    );
+                }
+            }
+        }
     }
 }
 

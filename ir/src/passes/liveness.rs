@@ -76,12 +76,24 @@ fn transfer(region: &Region, v: Value) -> (u64, u64) {
 
 /// Drops the `setreg`s and `setflags`s of the state in `which` that are overwritten on every path
 /// before anything observes them.
+///
+/// What only computed a dropped write goes with it in the same backward walk: a rotate reads the
+/// flags that it keeps, and that read must not hold the definition before it once the rotate's own
+/// is dead.
 pub fn drop_dead_writes(region: &mut Region, cfg: &Cfg, which: u64) {
     let live_out = if region.blocks.len() == 1 {
         vec![0]
     } else {
         live_out(region, cfg)
     };
+    let mut uses = vec![0u32; region.insts.len()];
+    for data in &region.blocks {
+        for &v in &data.insts {
+            region.args(v).iter().for_each(|a| uses[a.0 as usize] += 1);
+        }
+    }
+    // A value whose last use was dropped.
+    let mut orphan = vec![false; region.insts.len()];
     for &b in &cfg.rpo {
         let mut live = live_out[b.0 as usize];
         let mut insts = std::mem::take(&mut region.blocks[b.0 as usize].insts);
@@ -90,7 +102,13 @@ pub fn drop_dead_writes(region: &mut Region, cfg: &Cfg, which: u64) {
         for i in (0..insts.len()).rev() {
             let v = insts[i];
             let (seen, over) = transfer(region, v);
-            if over & which != 0 && live & over == 0 {
+            let dead_write = over & which != 0 && live & over == 0;
+            if dead_write || orphan[v.0 as usize] && region.is_removable(v) {
+                for a in region.args(v) {
+                    let left = &mut uses[a.0 as usize];
+                    *left -= 1;
+                    orphan[a.0 as usize] = *left == 0;
+                }
                 continue;
             }
             live = (live & !over) | seen;
