@@ -1,6 +1,7 @@
 //! Tests of the interpreter: every op against a literal evaluation, the exit protocol, places.
 
 mod model;
+mod ops;
 mod protocol;
 mod random;
 
