@@ -12,6 +12,7 @@ pub mod state;
 pub mod stats;
 pub mod tier;
 pub mod translate;
+pub mod user;
 pub mod vcpu;
 
 pub use cpu_model::CpuModel;

@@ -198,7 +198,7 @@ impl GuestMemory {
     }
 
     /// Page-aligned, not empty, inside the window.
-    fn check_range(&self, addr: u64, len: u64) -> Result<(), MapError> {
+    pub(super) fn check_range(&self, addr: u64, len: u64) -> Result<(), MapError> {
         let fits = addr.checked_add(len).is_some_and(|end| end <= self.limit);
         if len == 0 || addr % PAGE != 0 || len % PAGE != 0 || !fits {
             return Err(MapError::BadRange);
@@ -207,7 +207,7 @@ impl GuestMemory {
     }
 
     /// Gives pages new flags; those that held translations are reported as dirty.
-    fn set_flags(&self, addr: u64, len: u64, flags: u8) {
+    pub(super) fn set_flags(&self, addr: u64, len: u64, flags: u8) {
         if flags & page::MAPPED != 0 {
             let first = addr / PAGE / CHUNK_PAGES;
             self.lock_chunks()
@@ -242,7 +242,7 @@ impl GuestMemory {
 }
 
 /// The flags of a page mapped with these rights.
-fn page_flags(prot: u8) -> u8 {
+pub(super) fn page_flags(prot: u8) -> u8 {
     let prot = prot & (page::READ | page::WRITE | page::EXEC);
     let implied = if prot != 0 { page::READ } else { 0 };
     prot | implied | page::MAPPED

@@ -20,6 +20,7 @@ mod atomic;
 mod code;
 mod journal;
 mod map;
+mod relocate;
 #[cfg(test)]
 mod tests;
 

@@ -1,0 +1,1 @@
+//! Signal frames: what is pushed comes back.

@@ -1,0 +1,1 @@
+//! System calls against guest memory, without an engine.
