@@ -2,7 +2,7 @@
 
 use super::Lift;
 use super::operand::Place;
-use iced_x86::Mnemonic;
+use iced_x86::{Mnemonic, OpKind};
 use metaphrase_ir::{Cond, FlagKind, RmwOp, Value};
 
 /// Lifts the instruction if it is one of this family.
@@ -47,8 +47,25 @@ fn add(cx: &mut Lift<'_>) {
     cx.ir.setflags(FlagKind::Add, &[a, b]);
 }
 
+/// True if both operands are the same register: the result then depends on less than both.
+fn same_register(cx: &Lift<'_>) -> bool {
+    cx.insn.op0_kind() == OpKind::Register
+        && cx.insn.op1_kind() == OpKind::Register
+        && cx.insn.op0_register() == cx.insn.op1_register()
+}
+
+/// XOR and SUB of a register with itself: dst := 0, with the flags of that.
+fn clear(cx: &mut Lift<'_>) {
+    let zero = cx.iconst(cx.op_type(0), 0);
+    cx.write_gpr(cx.insn.op0_register(), zero);
+    cx.ir.setflags(FlagKind::Logic, &[zero]);
+}
+
 /// SUB: dst := dst - src.
 fn sub(cx: &mut Lift<'_>) {
+    if same_register(cx) {
+        return clear(cx);
+    }
     let b = cx.read(1);
     let place = cx.place(0);
     let a = read_modify(cx, place, RmwOp::Sub, b);
@@ -65,6 +82,15 @@ fn cmp(cx: &mut Lift<'_>) {
 
 /// AND, OR, XOR: dst := dst op src.
 fn logic(cx: &mut Lift<'_>, op: RmwOp) {
+    if same_register(cx) {
+        if op == RmwOp::Xor {
+            return clear(cx);
+        }
+        // A test of the register; a 32-bit one is zero-extended.
+        let a = cx.read(0);
+        cx.write(0, a);
+        return cx.ir.setflags(FlagKind::Logic, &[a]);
+    }
     let b = cx.read(1);
     let place = cx.place(0);
     let a = read_modify(cx, place, op, b);
@@ -79,8 +105,13 @@ fn logic(cx: &mut Lift<'_>, op: RmwOp) {
 
 /// TEST: the flags of dst and src.
 fn test(cx: &mut Lift<'_>) {
-    let (a, b) = (cx.read(0), cx.read(1));
-    let result = cx.ir.and(a, b);
+    let a = cx.read(0);
+    let result = if same_register(cx) {
+        a
+    } else {
+        let b = cx.read(1);
+        cx.ir.and(a, b)
+    };
     cx.ir.setflags(FlagKind::Logic, &[result]);
 }
 
@@ -105,6 +136,13 @@ fn adc(cx: &mut Lift<'_>) {
 
 /// SBB: dst := dst - src - CF.
 fn sbb(cx: &mut Lift<'_>) {
+    if same_register(cx) {
+        let zero = cx.iconst(cx.op_type(0), 0);
+        let c = carry_in(cx, zero);
+        let result = cx.ir.neg(c);
+        cx.write_gpr(cx.insn.op0_register(), result);
+        return cx.ir.setflags(FlagKind::Sbb, &[zero, zero, c]);
+    }
     let b = cx.read(1);
     let c = carry_in(cx, b);
     let place = cx.place(0);

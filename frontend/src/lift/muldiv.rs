@@ -170,24 +170,31 @@ fn divide_in(
     } else {
         cx.ir.trapif(zero, DE);
     }
-    let (q, r) = if signed {
-        (cx.ir.sdiv(a, b), cx.ir.srem(a, b))
+    let q = if signed {
+        cx.ir.sdiv(a, b)
     } else {
-        (cx.ir.udiv(a, b), cx.ir.urem(a, b))
+        cx.ir.udiv(a, b)
     };
     let quotient = cx.ir.trunc(ty, q);
     let back = extend(cx, wide, quotient, signed);
     let lost = cx.ir.icmp(IntCc::Ne, back, q);
     cx.ir.trapif(lost, DE);
-    (quotient, cx.ir.trunc(ty, r))
+    let low = cx.ir.trunc(ty, dividend);
+    (quotient, remainder(cx, low, quotient, d))
 }
 
-/// A block with two parameters for quotient and remainder, where both paths of a division meet.
-fn meeting(cx: &mut Lift<'_>) -> (Block, Value, Value) {
+/// The remainder from the low half of the dividend, modulo the width: cheaper than a second
+/// division.
+fn remainder(cx: &mut Lift<'_>, low: Value, q: Value, d: Value) -> Value {
+    let product = cx.ir.mul(q, d);
+    cx.ir.sub(low, product)
+}
+
+/// A block with a parameter for the quotient, where both paths of a division meet.
+fn meeting(cx: &mut Lift<'_>) -> (Block, Value) {
     let done = cx.ir.new_block();
     let q = cx.ir.param(done, Type::I64);
-    let r = cx.ir.param(done, Type::I64);
-    (done, q, r)
+    (done, q)
 }
 
 /// 128 by 64-bit unsigned division.
@@ -196,24 +203,23 @@ fn divide_unsigned_wide(cx: &mut Lift<'_>, high: Value, low: Value, d: Value) ->
     let bad = cx.ir.icmp(IntCc::Uge, high, d);
     cx.ir.trapif(bad, DE);
     let (fast, slow) = (cx.ir.new_block(), cx.ir.new_block());
-    let (done, quotient, remainder) = meeting(cx);
+    let (done, quotient) = meeting(cx);
     let narrow = cx.ir.icmp_imm(IntCc::Eq, high, 0);
     cx.ir.brif(narrow, (fast, &[]), (slow, &[]));
     cx.ir.switch_to(fast);
-    let (q, r) = (cx.ir.udiv(low, d), cx.ir.urem(low, d));
-    cx.ir.br(done, &[q, r]);
+    let q = cx.ir.udiv(low, d);
+    cx.ir.br(done, &[q]);
     cx.ir.switch_to(slow);
     let q = cx.ir.call(Helper::UDivW, 0, &[high, low, d]);
-    let r = cx.ir.call(Helper::URemW, 0, &[high, low, d]);
-    cx.ir.br(done, &[q, r]);
+    cx.ir.br(done, &[q]);
     cx.ir.switch_to(done);
-    (quotient, remainder)
+    (quotient, remainder(cx, low, quotient, d))
 }
 
 /// 128 by 64-bit signed division.
 fn divide_signed_wide(cx: &mut Lift<'_>, high: Value, low: Value, d: Value) -> (Value, Value) {
     let (fast, slow) = (cx.ir.new_block(), cx.ir.new_block());
-    let (done, quotient, remainder) = meeting(cx);
+    let (done, quotient) = meeting(cx);
     // Fast: the dividend fits 64 bits, and the divisor is neither 0 nor -1.
     let sign = sign_of(cx, low);
     let narrow = cx.ir.icmp(IntCc::Eq, high, sign);
@@ -223,15 +229,14 @@ fn divide_signed_wide(cx: &mut Lift<'_>, high: Value, low: Value, d: Value) -> (
     let both = cx.ir.and(narrow, plain);
     cx.ir.brif(both, (fast, &[]), (slow, &[]));
     cx.ir.switch_to(fast);
-    let (q, r) = (cx.ir.sdiv(low, d), cx.ir.srem(low, d));
-    cx.ir.br(done, &[q, r]);
+    let q = cx.ir.sdiv(low, d);
+    cx.ir.br(done, &[q]);
     cx.ir.switch_to(slow);
     let fits = cx.ir.call(Helper::SDivFits, 0, &[high, low, d]);
     let bad = cx.ir.icmp_imm(IntCc::Eq, fits, 0);
     cx.ir.trapif(bad, DE);
     let q = cx.ir.call(Helper::SDivW, 0, &[high, low, d]);
-    let r = cx.ir.call(Helper::SRemW, 0, &[high, low, d]);
-    cx.ir.br(done, &[q, r]);
+    cx.ir.br(done, &[q]);
     cx.ir.switch_to(done);
-    (quotient, remainder)
+    (quotient, remainder(cx, low, quotient, d))
 }

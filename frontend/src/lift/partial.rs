@@ -46,18 +46,33 @@ impl Lift<'_> {
 
     /// Sets CF and OF, each from bit 0; the others stay.
     pub fn set_cf_of(&mut self, cf: Value, of: Value) {
-        self.set_some_flags(ARITH & !(CF | OF), &[(CF, cf), (OF, of)]);
+        self.set_cf_of_if(None, cf, of);
     }
 
-    /// Sets the flags by `set` if `changed` is not 0 (or not given), and leaves them alone else.
-    pub fn flags_if(&mut self, changed: Option<Value>, set: impl FnOnce(&mut Self)) {
-        let Some(changed) = changed else {
-            return set(self);
-        };
+    /// Sets CF and OF likewise if `changed` is not 0 (or not given).
+    pub fn set_cf_of_if(&mut self, changed: Option<Value>, cf: Value, of: Value) {
         let old = self.ir.getflags();
-        set(self);
-        let new = self.ir.getflags();
-        let image = self.ir.select(changed, new, old);
+        let keep = self.iconst(Type::I64, ARITH & !(CF | OF));
+        let kept = self.ir.and(old, keep);
+        let cf = self.flag_bit(cf, CF);
+        let of = self.flag_bit(of, OF);
+        let both = self.ir.or(cf, of);
+        let new = self.ir.or(kept, both);
+        let image = match changed {
+            Some(changed) => self.ir.select(changed, new, old),
+            None => new,
+        };
         self.ir.setflags(FlagKind::Raw, &[image]);
+    }
+
+    /// Defines the flags by `kind` if `changed` is not 0 (or not given), and leaves them else.
+    pub fn setflags_if(&mut self, changed: Option<Value>, kind: FlagKind, args: &[Value]) {
+        let old = changed.map(|_| self.ir.getflags());
+        self.ir.setflags(kind, args);
+        if let (Some(changed), Some(old)) = (changed, old) {
+            let new = self.ir.getflags();
+            let image = self.ir.select(changed, new, old);
+            self.ir.setflags(FlagKind::Raw, &[image]);
+        }
     }
 }

@@ -131,9 +131,7 @@ fn shift(cx: &mut Lift<'_>, op: Op) {
         Op::LShr => (almost, bit(cx, almost, top)),
         _ => (almost, cx.iconst(ty, 0)),
     };
-    cx.flags_if(changed, |cx| {
-        cx.ir.setflags(FlagKind::Shift, &[result, cf, of])
-    });
+    cx.setflags_if(changed, FlagKind::Shift, &[result, cf, of]);
 }
 
 /// OF of a rotate to the right: whether the two top bits of the result differ.
@@ -161,7 +159,7 @@ fn rotate(cx: &mut Lift<'_>, op: Op) {
         Op::RotL => (result, cx.ir.xor(high, result)),
         _ => (high, top_bits_differ(cx, result)),
     };
-    cx.flags_if(changed, |cx| cx.set_cf_of(cf, of));
+    cx.set_cf_of_if(changed, cf, of);
 }
 
 /// RCL, RCR: a rotate of one bit more than the operand has, CF being the top one.
@@ -192,7 +190,7 @@ fn rotate_carry(cx: &mut Lift<'_>, left: bool) {
     } else {
         top_bits_differ(cx, result)
     };
-    cx.flags_if(changed, |cx| cx.set_cf_of(cf, of));
+    cx.set_cf_of_if(changed, cf, of);
 }
 
 /// A rotate through carry by 1: the result, and CF in bit 0.
@@ -306,9 +304,7 @@ fn shift_double(cx: &mut Lift<'_>, left: bool) {
     cx.store(place, result);
     let changed = count.nonzero(cx, ty);
     let (cf, of) = double_flags(cx, a, result, count, left);
-    cx.flags_if(changed, |cx| {
-        cx.ir.setflags(FlagKind::Shift, &[result, cf, of])
-    });
+    cx.setflags_if(changed, FlagKind::Shift, &[result, cf, of]);
 }
 
 /// The 16-bit forms. For counts above 16 the manual leaves the result undefined; on the hosts the
