@@ -19,9 +19,9 @@
 //! Positions are indices into the block's instruction list. Fewer uses are seen after folding, and
 //! later ones (the user's position), so `last_use` is that of the *emitted* code.
 
-use super::mem::Mode;
+use super::fold::Test;
 use metaphrase_ir::{
-    Block, Cond, Effect, Effects, FlagKind, Helper, IntCc, Op, Reg, RegClass, Region, Type, Value,
+    Block, Effect, Effects, FlagKind, Helper, Op, Reg, RegClass, Region, Type, Value,
 };
 
 /// Where a value lives.
@@ -44,34 +44,13 @@ pub(super) enum Operand {
     Const(u64),
 }
 
-/// The address of a load or store.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Address {
-    pub mode: Mode,
-    pub base: Option<Value>,
-    pub index: Option<Value>,
-    /// As the handler wants it.
-    pub imm: u64,
-}
-
-/// What a conditional branch tests.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Test {
-    /// A comparison of values of that type.
-    Compare(IntCc, Type, Value, Operand),
-    /// A condition on the lazy flags.
-    Flags(Cond),
-    /// Whether a value is not 0.
-    Value(Value),
-}
-
 /// The findings; see the module's header.
 pub(super) struct Analysis<'r> {
     pub region: &'r Region,
     /// Block and position that define each value.
-    def: Vec<(u32, u32)>,
+    pub def: Vec<(u32, u32)>,
     /// Number of uses, before folding.
-    uses: Vec<u32>,
+    pub uses: Vec<u32>,
     /// Uses by addresses that fold the value.
     folded_uses: Vec<u32>,
     /// Whether it is used in another block.
@@ -147,7 +126,7 @@ impl<'r> Analysis<'r> {
         self.root(self.region.args(v)[n])
     }
 
-    fn insts(&self, block: Block) -> &'r [Value] {
+    pub fn insts(&self, block: Block) -> &'r [Value] {
         &self.region.blocks[block.0 as usize].insts
     }
 
@@ -208,26 +187,6 @@ impl<'r> Analysis<'r> {
         }
     }
 
-    /// Whether an address computed by `v` can be folded into accesses of `block`.
-    fn is_address_op(&self, v: Value, block: Block) -> bool {
-        let inst = self.region.inst(v);
-        if self.def[v.0 as usize].0 != block.0 {
-            return false;
-        }
-        match inst.op {
-            Op::Add => inst.ty == Type::I64,
-            Op::Sub => inst.ty == Type::I64 && self.constant(self.arg(v, 1)).is_some(),
-            Op::Zext => {
-                let of = self.arg(v, 0);
-                inst.ty == Type::I64
-                    && self.region.ty(of) == Type::I32
-                    && self.def[of.0 as usize].0 == block.0
-                    && matches!(self.region.inst(of).op, Op::Add | Op::Sub)
-            }
-            _ => false,
-        }
-    }
-
     /// The bits of an integer or float constant.
     pub fn constant(&self, v: Value) -> Option<u64> {
         self.region.as_const(v)
@@ -241,131 +200,7 @@ impl<'r> Analysis<'r> {
         }
     }
 
-    /// The address that operand 0 of a load or store in `block` gives.
-    pub fn address(&self, access: Value, block: Block) -> Address {
-        let addr = self.arg(access, 0);
-        if let Some(imm) = self.constant(addr) {
-            return Address {
-                mode: Mode::Absolute,
-                base: None,
-                index: None,
-                imm,
-            };
-        }
-        if self.is_address_op(addr, block) {
-            let (sum, wrap) = match self.region.inst(addr).op {
-                Op::Zext => (self.arg(addr, 0), true),
-                _ => (addr, false),
-            };
-            if let Some(found) = self.sum_address(sum, wrap, block) {
-                return found;
-            }
-        }
-        Address {
-            mode: Mode::Base,
-            base: Some(addr),
-            index: None,
-            imm: 0,
-        }
-    }
-
-    /// Base, index and displacement of a sum.
-    fn sum_address(&self, sum: Value, wrap: bool, block: Block) -> Option<Address> {
-        let ty = if wrap { Type::I32 } else { Type::I64 };
-        let mut disp = 0u64;
-        let mut terms: Vec<Value> = Vec::with_capacity(3);
-        let mut work = vec![sum];
-        while let Some(v) = work.pop() {
-            if let Some(bits) = self.constant(v) {
-                disp = disp.wrapping_add(bits);
-                continue;
-            }
-            let inst = self.region.inst(v);
-            let local = self.def[v.0 as usize].0 == block.0 && inst.ty == ty;
-            // An inner sum is only taken apart if nobody else needs it.
-            let open = v == sum || self.uses[v.0 as usize] == 1;
-            match inst.op {
-                Op::Add if local && open => {
-                    work.push(self.arg(v, 1));
-                    work.push(self.arg(v, 0));
-                }
-                Op::Sub if local && open && self.constant(self.arg(v, 1)).is_some() => {
-                    disp = disp.wrapping_sub(self.constant(self.arg(v, 1))?);
-                    work.push(self.arg(v, 0));
-                }
-                _ => terms.push(v),
-            }
-            if terms.len() + work.len() > 4 {
-                return None;
-            }
-        }
-        let scaled = |v: Value| {
-            let inst = self.region.inst(v);
-            let local = self.def[v.0 as usize].0 == block.0 && inst.ty == ty;
-            let count = match inst.op {
-                Op::Shl if local => self.constant(self.arg(v, 1))?,
-                _ => return None,
-            };
-            (count <= 3).then(|| (self.arg(v, 0), count))
-        };
-        let small = disp as i32 as i64 as u64 == disp || wrap;
-        let index = |base, index, scale: u64| {
-            small.then_some(Address {
-                mode: if wrap { Mode::Index32 } else { Mode::Index },
-                base: Some(base),
-                index: Some(index),
-                imm: scale << 32 | (disp & 0xffff_ffff),
-            })
-        };
-        match terms[..] {
-            [base] => Some(Address {
-                mode: if wrap { Mode::Base32 } else { Mode::Base },
-                base: Some(base),
-                index: None,
-                imm: disp,
-            }),
-            [a, b] => match (scaled(a), scaled(b)) {
-                (_, Some((i, s))) if self.constant(i).is_none() => index(a, i, s),
-                (Some((i, s)), _) if self.constant(i).is_none() => index(b, i, s),
-                _ => index(a, b, 0),
-            },
-            _ => None,
-        }
-    }
-
-    /// What a branch on `c` in `block` tests.
-    pub fn test(&self, c: Value, block: Block) -> Test {
-        let c = self.root(c);
-        let inst = self.region.inst(c);
-        let (in_block, pos) = self.def[c.0 as usize];
-        if in_block != block.0 {
-            return Test::Value(c);
-        }
-        match inst.op {
-            Op::ICmp => {
-                let (a, b) = (self.arg(c, 0), self.arg(c, 1));
-                let cc = IntCc::from_imm(inst.imm);
-                match (self.constant(a), self.constant(b)) {
-                    (None, Some(bits)) => Test::Compare(cc, inst.ty, a, Operand::Const(bits)),
-                    (Some(bits), None) => {
-                        Test::Compare(cc.swap(), inst.ty, b, Operand::Const(bits))
-                    }
-                    (None, None) => Test::Compare(cc, inst.ty, a, Operand::Value(b)),
-                    _ => Test::Value(c),
-                }
-            }
-            Op::GetCond => {
-                let later = &self.insts(block)[pos as usize + 1..];
-                if later.iter().any(|&v| self.writes_flags(v)) {
-                    return Test::Value(c);
-                }
-                Test::Flags(Cond::ALL[(inst.imm & 15) as usize])
-            }
-            _ => Test::Value(c),
-        }
-    }
-
-    fn writes_flags(&self, v: Value) -> bool {
+    pub fn writes_flags(&self, v: Value) -> bool {
         let inst = self.region.inst(v);
         match inst.op {
             Op::SetFlags => true,
@@ -437,7 +272,7 @@ impl<'r> Analysis<'r> {
         match inst.op {
             Op::Copy => Some((self.arg(v, 0), 0)),
             Op::Trunc | Op::Bitcast => Some((self.arg(v, 0), 0)),
-            Op::Ext if inst.imm % 8 == 0 && inst.imm as u32 + inst.ty.bits() <= 64 => {
+            Op::Ext if inst.imm.is_multiple_of(8) && inst.imm as u32 + inst.ty.bits() <= 64 => {
                 Some((self.arg(v, 0), (inst.imm / 8) as u16))
             }
             Op::Zext if self.is_clean(self.arg(v, 0)) => Some((self.arg(v, 0), 0)),

@@ -1,7 +1,8 @@
 //! Predecoding: from an analysed region to the flat program.
 
-use super::analyze::{Analysis, Operand, Place, Test, Write};
+use super::analyze::{Analysis, Operand, Place, Write};
 use super::code::{Handler, Ins};
+use super::fold::Test;
 use super::slots::{Slots, scratch};
 use super::{Program, ProgramError, flow, int, mem, vector};
 use crate::state::CpuState;
@@ -67,24 +68,9 @@ enum Target {
     Ins(usize),
 }
 
-/// Where a block argument comes from.
-#[derive(Clone, Copy)]
-enum Source {
-    Slot(u16),
-    Const(u128),
-}
-
-/// A block argument on its way to its parameter.
-#[derive(Clone, Copy)]
-struct Move {
-    to: u16,
-    ty: Type,
-    from: Source,
-}
-
-struct Emitter<'r> {
-    a: Analysis<'r>,
-    slots: Slots,
+pub(super) struct Emitter<'r> {
+    pub(super) a: Analysis<'r>,
+    pub(super) slots: Slots,
     code: Vec<Ins>,
     insns: Vec<u16>,
     starts: Vec<usize>,
@@ -95,17 +81,17 @@ struct Emitter<'r> {
 }
 
 impl<'r> Emitter<'r> {
-    fn region(&self) -> &'r Region {
+    pub(super) fn region(&self) -> &'r Region {
         self.a.region
     }
 
-    fn push(&mut self, run: Handler, d: u16, a: u16, b: u16, imm: u64) {
+    pub(super) fn push(&mut self, run: Handler, d: u16, a: u16, b: u16, imm: u64) {
         self.code.push(Ins { run, d, a, b, imm });
         self.insns.push(self.insn);
     }
 
     /// The slot of a value that has one.
-    fn slot(&self, v: Value) -> u16 {
+    pub(super) fn slot(&self, v: Value) -> u16 {
         match self.a.place[v.0 as usize] {
             Place::Temp => self.slots.of(v),
             Place::Part(of, offset) => self.slot(of) + offset,
@@ -131,7 +117,7 @@ impl<'r> Emitter<'r> {
         self.slot(v)
     }
 
-    fn vconst(&self, n: u64) -> u128 {
+    pub(super) fn vconst(&self, n: u64) -> u128 {
         self.region().vconsts.get(n as usize).copied().unwrap_or(0)
     }
 
@@ -179,20 +165,16 @@ impl<'r> Emitter<'r> {
     fn op(&mut self, v: Value, d: u16, block: Block) -> Result<(), ProgramError> {
         let inst = *self.region().inst(v);
         let ty = inst.ty;
-        if let Some((run, kind)) = self.fused_flags(v, true) {
-            let _ = kind;
+        if let Some(run) = self.fused_flags(v, true) {
             let (a, b) = self.ordered(v);
             return self.two_operands(run, d, a, b, |e| e.fused_flags(v, false));
         }
         if int::binary(inst.op, ty, false).is_some() {
             let (a, b) = self.ordered(v);
-            let run = int::binary(inst.op, ty, true).map(|h| (h, FlagKind::Raw));
-            let Some((imm_run, _)) = run else {
+            let Some(imm_run) = int::binary(inst.op, ty, true) else {
                 return Ok(());
             };
-            return self.two_operands(imm_run, d, a, b, |_| {
-                int::binary(inst.op, ty, false).map(|h| (h, FlagKind::Raw))
-            });
+            return self.two_operands(imm_run, d, a, b, |_| int::binary(inst.op, ty, false));
         }
         if let Some(run) = int::unary(inst.op, ty) {
             let a = self.source(self.a.arg(v, 0), 0);
@@ -209,7 +191,7 @@ impl<'r> Emitter<'r> {
                     (cc, a, b) = (cc.swap(), b, a);
                 }
                 self.two_operands(int::compare(cc, ty, true), d, a, b, |_| {
-                    Some((int::compare(cc, ty, false), FlagKind::Raw))
+                    Some(int::compare(cc, ty, false))
                 })?;
             }
             Op::Select => {
@@ -245,7 +227,7 @@ impl<'r> Emitter<'r> {
             Op::Ins => {
                 let a = self.source(self.a.arg(v, 0), 0);
                 let b = self.source(self.a.arg(v, 1), 1);
-                if a == d && inst.imm % 8 == 0 && inst.imm as u32 + ty.bits() <= 64 {
+                if a == d && inst.imm.is_multiple_of(8) && inst.imm as u32 + ty.bits() <= 64 {
                     self.push(part_as(ty), d + (inst.imm / 8) as u16, b, 0, 0);
                 } else {
                     let run: Handler = int::with_type!(ty, T => int::ins::<T>);
@@ -329,15 +311,15 @@ impl<'r> Emitter<'r> {
         Ok(())
     }
 
-    /// The handler that does the op and its `setflags`, and that one's kind.
-    fn fused_flags(&self, v: Value, imm: bool) -> Option<(Handler, FlagKind)> {
+    /// The handler that does the op and its `setflags`.
+    fn fused_flags(&self, v: Value, imm: bool) -> Option<Handler> {
         let inst = self.region().inst(v);
         if inst.op == Op::SetFlags {
             return None;
         }
         let flags = self.a.flags_of[v.0 as usize]?;
         let kind = FlagKind::ALL[self.region().inst(flags).imm as usize];
-        int::binary_flags(inst.op, kind, inst.ty, imm).map(|h| (h, kind))
+        int::binary_flags(inst.op, kind, inst.ty, imm)
     }
 
     /// The operands of a two-operand op, a constant second if the order does not matter.
@@ -361,14 +343,14 @@ impl<'r> Emitter<'r> {
         d: u16,
         a: Value,
         b: Value,
-        run: impl Fn(&Self) -> Option<(Handler, FlagKind)>,
+        run: impl Fn(&Self) -> Option<Handler>,
     ) -> Result<(), ProgramError> {
         let a = self.source(a, 0);
         match self.a.operand(b) {
             Operand::Const(bits) => self.push(imm_run, d, a, 0, bits),
             Operand::Value(b) => {
                 let b = self.source(b, 1);
-                if let Some((run, _)) = run(self) {
+                if let Some(run) = run(self) {
                     self.push(run, d, a, b, 0);
                 }
             }
@@ -555,60 +537,6 @@ impl<'r> Emitter<'r> {
         Ok(())
     }
 
-    /// Moves arguments to the parameters of `to`, all at once.
-    fn copies(&mut self, to: Block, args: &[Value]) {
-        let params = &self.region().blocks[to.0 as usize].params;
-        let mut moves: Vec<Move> = Vec::new();
-        for (&param, &arg) in params.iter().zip(args) {
-            let arg = self.a.root(arg);
-            let inst = self.region().inst(arg);
-            let (to, ty) = (self.slots.of(param), self.region().ty(param));
-            let from = match (self.a.constant(arg), inst.op) {
-                (Some(bits), _) => Source::Const(u128::from(bits)),
-                (None, Op::VConst) => Source::Const(self.vconst(inst.imm)),
-                _ => Source::Slot(self.slot(arg)),
-            };
-            let done = matches!(from, Source::Slot(s) if s == to) && self.a.is_clean(arg);
-            if !done {
-                moves.push(Move { to, ty, from });
-            }
-        }
-        while !moves.is_empty() {
-            let free = (0..moves.len()).find(|&n| {
-                let others = moves.iter().enumerate().filter(|&(m, _)| m != n);
-                !others
-                    .into_iter()
-                    .any(|(_, other)| overlaps(&moves[n], other))
-            });
-            match free {
-                Some(n) => {
-                    let m = moves.swap_remove(n);
-                    self.transfer(m);
-                }
-                None => {
-                    // Only cycles are left: open one by reading one source ahead of time.
-                    let m = moves[0];
-                    self.transfer(Move {
-                        to: scratch(3),
-                        ..m
-                    });
-                    moves[0].from = Source::Slot(scratch(3));
-                }
-            }
-        }
-    }
-
-    fn transfer(&mut self, m: Move) {
-        match (m.from, m.ty) {
-            (Source::Const(bits), Type::V128) => {
-                self.push(int::constant, m.to, 0, 0, bits as u64);
-                self.push(int::constant, m.to + 8, 0, 0, (bits >> 64) as u64);
-            }
-            (Source::Const(bits), _) => self.push(int::constant, m.to, 0, 0, bits as u64),
-            (Source::Slot(from), ty) => self.push(move_as(ty), m.to, from, 0, 0),
-        }
-    }
-
     /// Writes the distances of all branches.
     fn resolve(&mut self) {
         for f in &self.fixups {
@@ -635,17 +563,8 @@ fn has_temp(a: &Analysis<'_>, v: Value) -> bool {
         && !matches!(op, Op::Const | Op::VConst)
 }
 
-/// Whether what `m` writes is read by `other`.
-fn overlaps(m: &Move, other: &Move) -> bool {
-    let Source::Slot(from) = other.from else {
-        return false;
-    };
-    let size = |ty: Type| ty.bytes().max(8) as u16;
-    m.to < from + size(other.ty) && from < m.to + size(m.ty)
-}
-
 /// The handler that moves a value into a slot of its own.
-fn move_as(ty: Type) -> Handler {
+pub(super) fn move_as(ty: Type) -> Handler {
     match ty {
         Type::V128 => int::part::<u128>,
         _ => int::with_type!(ty, T => int::mov::<T>),

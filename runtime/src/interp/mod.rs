@@ -7,9 +7,11 @@
 
 mod analyze;
 mod code;
+mod copies;
 mod emit;
 mod float;
 mod flow;
+mod fold;
 mod int;
 mod mem;
 mod slots;

@@ -200,7 +200,7 @@ impl GuestMemory {
     /// Page-aligned, not empty, inside the window.
     pub(super) fn check_range(&self, addr: u64, len: u64) -> Result<(), MapError> {
         let fits = addr.checked_add(len).is_some_and(|end| end <= self.limit);
-        if len == 0 || addr % PAGE != 0 || len % PAGE != 0 || !fits {
+        if len == 0 || !addr.is_multiple_of(PAGE) || !len.is_multiple_of(PAGE) || !fits {
             return Err(MapError::BadRange);
         }
         Ok(())

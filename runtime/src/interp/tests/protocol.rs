@@ -333,3 +333,47 @@ fn the_sample_loop_stays_small() {
     // 8 guest instructions, fuel, entry branch and exit.
     assert!(Program::new(&sample_loop(100)).unwrap().len() <= 13);
 }
+
+/// A loop whose three parameters change places in each turn: (a, b, c) := (b, a, c + a's low byte).
+#[test]
+fn parameters_change_places_at_once() {
+    for turns in 1..6 {
+        let (guest, _) = run_built(
+            1,
+            |_| (),
+            |b| {
+                let (body, done) = (b.new_block(), b.new_block());
+                let p: Vec<_> = (0..4).map(|_| b.param(body, Type::I64)).collect();
+                let v: Vec<_> = (0..2).map(|_| b.param(body, Type::V128)).collect();
+                let start = [0x1_05, 0x2_07, 0, 0].map(|n| b.iconst(Type::I64, n));
+                let wide = [1 << 100, 2 << 100].map(|n| b.vconst(n));
+                let args: Vec<_> = start.into_iter().chain(wide).collect();
+                b.br(body, &args);
+                b.switch_to(body);
+                let low = b.trunc(Type::I8, p[0]);
+                let low = b.zext(Type::I64, low);
+                let sum = b.add(p[2], low);
+                let one = b.iconst(Type::I64, 1);
+                let n = b.add(p[3], one);
+                let c = b.icmp_imm(IntCc::Ult, n, turns);
+                let next = [p[1], p[0], sum, n, v[1], v[0]];
+                b.brif(c, (body, &next), (done, &[]));
+                b.switch_to(done);
+                for (reg, v) in [(Reg::Rax, p[0]), (Reg::Rcx, p[1]), (Reg::Rdx, sum)] {
+                    b.setreg(reg, v);
+                }
+                b.setreg(Reg::Xmm0, v[0]);
+                b.exit_jump(0);
+            },
+        );
+        let (mut a, mut c, mut sum) = (0x105, 0x207, 0);
+        for n in 0..turns {
+            if n > 0 {
+                (a, c) = (c, a);
+            }
+            sum += a & 0xff;
+        }
+        assert_eq!(guest.state.gpr[..3], [a, c, sum], "{turns} turns");
+        assert_eq!(guest.state.xmm[0], (1 + u128::from(turns + 1) % 2) << 100);
+    }
+}
