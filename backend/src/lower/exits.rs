@@ -123,10 +123,16 @@ impl Lower<'_, '_> {
     }
 
     pub(super) fn fuel(&mut self, count: u64) {
-        // Two accesses to memory instead of one and a register: the host can then compare and
-        // subtract in memory, and an event that empties the counter is not overwritten by much.
+        // Two reads of the counter, the first atomic (on x86-64 an ordinary load), so that
+        // Cranelift does not make them one: then the host subtracts in memory, and an event that
+        // empties the counter from a signal handler is not overwritten.
         let offset = self.unit.layout.fuel as i32;
-        let fuel = self.load_with(types::I64, self.in_fuel, self.state, offset);
+        let at = self.b.ins().iadd_imm_s(self.state, i64::from(offset));
+        let (load, dfg) =
+            self.b
+                .ins()
+                .LoadNoOffset(clif::Opcode::AtomicLoad, types::I64, self.in_fuel, at);
+        let fuel = dfg.first_result(load);
         let wanted = self.iconst(types::I64, count);
         let short = self.b.ins().icmp(IntCC::SignedLessThan, fuel, wanted);
         let hot = self.branch_cold(short);
