@@ -206,8 +206,9 @@ fn libcall(call: LibCall) -> Option<usize> {
 ///
 /// Cranelift may fold a load into a later instruction, whose source location is then that of the
 /// later guest instruction. The trap code is the load's own, and holds its guest instruction
-/// modulo [`lower::TRAP_CODES`]; the source location settles the rest, because folding goes
-/// forward only.
+/// modulo [`lower::TRAP_CODES`]; the source location settles the rest. It need not be exact:
+/// what the optimiser makes anew has no location, so the nearest one may be of a guest
+/// instruction before or behind.
 fn faults(compiled: &CompiledCode, region: &Region) -> Vec<Fault> {
     let locations = compiled.buffer.get_srclocs_sorted();
     let mut faults = Vec::with_capacity(compiled.buffer.traps().len());
@@ -221,10 +222,10 @@ fn faults(compiled: &CompiledCode, region: &Region) -> Vec<Fault> {
             continue;
         };
         let found = i64::from(location.loc.bits());
-        let behind = (found - i64::from(code)).rem_euclid(i64::from(lower::TRAP_CODES));
-        if let Ok(insn) = u16::try_from(found - behind)
-            && usize::from(insn) < region.guest.len()
-        {
+        let nearest = (i64::from(code)..region.guest.len() as i64)
+            .step_by(lower::TRAP_CODES as usize)
+            .min_by_key(|insn| (insn - found).abs());
+        if let Some(insn) = nearest.and_then(|n| u16::try_from(n).ok()) {
             faults.push(Fault {
                 offset: trap.offset,
                 insn,
