@@ -5,6 +5,7 @@ use metaphrase_backend::jump_hash;
 use metaphrase_frontend::{Lifted, Limits, Mode, SensitivePolicy, lift_region};
 use metaphrase_runtime::{CpuState, GuestMemory, Observer, Stop, Vcpu};
 use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Mutex;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -24,8 +25,15 @@ const ITEMS: [(&str, &str); 8] = [
     ("syscall", "system calls with their arguments and results"),
 ];
 
+/// What logging holds open.
+#[derive(Debug, Default)]
+pub struct Log {
+    /// Descriptors that the guest must not see.
+    pub fds: Vec<i32>,
+}
+
 /// Starts logging; warnings are always shown.
-pub fn start(items: &[String], file: Option<&Path>) -> Result<(), Failure> {
+pub fn start(items: &[String], file: Option<&Path>) -> Result<Log, Failure> {
     for item in items {
         if !ITEMS.iter().any(|(name, _)| name == item) {
             let list: Vec<String> = ITEMS.iter().map(|(n, d)| format!("{n} ({d})")).collect();
@@ -35,6 +43,7 @@ pub fn start(items: &[String], file: Option<&Path>) -> Result<(), Failure> {
             )));
         }
     }
+    let mut log = Log::default();
     let writer = match file {
         Some(path) => {
             let file = File::create(path).map_err(|error| Failure {
@@ -42,6 +51,7 @@ pub fn start(items: &[String], file: Option<&Path>) -> Result<(), Failure> {
                 message: format!("cannot write the log file {}: {error}", path.display()),
                 hint: None,
             })?;
+            log.fds.push(file.as_raw_fd());
             BoxMakeWriter::new(Mutex::new(file))
         }
         None => BoxMakeWriter::new(std::io::stderr),
@@ -60,7 +70,7 @@ pub fn start(items: &[String], file: Option<&Path>) -> Result<(), Failure> {
         .with(filter)
         .with(layer)
         .try_init();
-    Ok(())
+    Ok(log)
 }
 
 /// Reports translations and executions to the log.
