@@ -331,6 +331,9 @@ pub struct DemoArgs {
     /// The table as JSON.
     #[arg(long)]
     pub json: bool,
+    /// Write the workloads as static ELF programs into this directory instead of running them.
+    #[arg(long, value_name = "DIR")]
+    pub elf: Option<PathBuf>,
 }
 
 /// Arguments of `dump`.

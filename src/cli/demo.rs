@@ -5,6 +5,9 @@ use super::{Failure, exit};
 use crate::guest;
 use metaphrase_runtime::{Engine, Options};
 use serde::Serialize;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 /// One line of the table.
@@ -25,6 +28,9 @@ struct Row {
 pub fn run(args: DemoArgs) -> Result<i32, Failure> {
     if !(args.scale > 0.0 && args.scale.is_finite()) {
         return Err(Failure::usage("--scale must be a number above 0"));
+    }
+    if let Some(dir) = &args.elf {
+        return write_elf(dir, args.scale);
     }
     let mut rows = Vec::new();
     if !args.json {
@@ -105,6 +111,26 @@ pub fn run(args: DemoArgs) -> Result<i32, Failure> {
         println!(
             "Every engine gave the same checksums. Geometric mean of the speed-ups: {mean:.1}x"
         );
+    }
+    Ok(exit::OK)
+}
+
+/// Writes each workload as a program for Linux.
+fn write_elf(dir: &Path, scale: f64) -> Result<i32, Failure> {
+    let failed = |path: &Path, error: std::io::Error| Failure {
+        code: exit::USAGE,
+        message: format!("cannot write {}: {error}", path.display()),
+        hint: None,
+    };
+    std::fs::create_dir_all(dir).map_err(|e| failed(dir, e))?;
+    for workload in guest::ALL {
+        let repeat = ((workload.repeat as f64 * scale) as u64).max(1);
+        let code = guest::image(workload, repeat).map_err(Failure::internal)?;
+        let path = dir.join(workload.name);
+        std::fs::write(&path, guest::elf::file(&code)).map_err(|e| failed(&path, e))?;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755))
+            .map_err(|e| failed(&path, e))?;
+        println!("{}", path.display());
     }
     Ok(exit::OK)
 }

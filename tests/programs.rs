@@ -1,0 +1,186 @@
+//! Real, unmodified Linux programs under every engine and both guest widths: what they write must
+//! be, byte for byte, what the same program writes natively.
+//!
+//! `tests/install-guests` fetches the programs. Without them these tests pass with a loud note,
+//! unless `METAPHRASE_REQUIRE_GUESTS` is set, as CI does.
+
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// The three engines; small thresholds make the tiered one compile even in short runs.
+const ENGINES: [&[&str]; 3] = [
+    &["--engine", "interp"],
+    &["--engine", "jit"],
+    &["--engine", "tiered", "--tier1-threshold", "8", "--tier2-samples", "1"],
+];
+
+/// Guest programs of one width.
+#[derive(Clone, Copy, PartialEq)]
+enum Width {
+    X86_64,
+    I386,
+}
+
+const SYSROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/guests/i386");
+
+/// Where a program of that width lies, or `None` (with a note, or a failure in CI).
+fn find(width: Width, name: &str) -> Option<PathBuf> {
+    let roots: &[&str] = match width {
+        Width::X86_64 => &["/bin", "/usr/bin"],
+        Width::I386 => &[
+            concat!(env!("CARGO_MANIFEST_DIR"), "/target/guests/i386/bin"),
+            concat!(env!("CARGO_MANIFEST_DIR"), "/target/guests/i386/usr/bin"),
+        ],
+    };
+    let found = roots.iter().map(|r| Path::new(r).join(name)).find(|p| p.exists());
+    if found.is_none() {
+        let note = format!("{name} is not there: run tests/install-guests");
+        assert!(std::env::var_os("METAPHRASE_REQUIRE_GUESTS").is_none(), "{note}");
+        eprintln!("NOT TESTED: {note}");
+    }
+    found
+}
+
+/// A directory with the files that the programs read; removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let dir = std::env::temp_dir().join(format!("metaphrase-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        // Text with repetitions, so that compressors have something to do.
+        let mut text = Vec::new();
+        let mut x = 0x1234_5678_9abc_def1u64;
+        while text.len() < 300_000 {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            writeln!(text, "{} line {} of {:x}", x % 97, text.len(), x >> (x % 60)).unwrap();
+        }
+        std::fs::write(dir.join("text"), &text).unwrap();
+        std::fs::write(dir.join("script.sh"), SCRIPT).unwrap();
+        std::fs::write(dir.join("script.lua"), LUA).unwrap();
+        Scratch(dir)
+    }
+
+    fn run(&self, command: &mut Command, input: &[u8]) -> Output {
+        let mut child = command
+            .current_dir(&self.0)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .env("LC_ALL", "C")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let input = input.to_vec();
+        // The program may end before it has read everything.
+        let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap();
+        output
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs a program natively (the x86-64 one, whose output is the same) and under every engine.
+fn same_as_native(width: Width, program: &str, args: &[&str], input: &[u8]) {
+    let (Some(reference), Some(guest)) = (find(Width::X86_64, program), find(width, program))
+    else {
+        return;
+    };
+    let tag = format!("{program}-{}-{}", args.len(), input.len() + usize::from(width == Width::I386));
+    let scratch = Scratch::new(&tag);
+    let native = scratch.run(Command::new(reference).args(args), input);
+    assert!(!native.stdout.is_empty(), "{program} {args:?} writes nothing natively");
+    for engine in ENGINES {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_metaphrase"));
+        command.arg("user").args(engine);
+        if width == Width::I386 {
+            command.args(["-L", SYSROOT]);
+        }
+        let got = scratch.run(command.arg(&guest).args(args), input);
+        let errors = String::from_utf8_lossy(&got.stderr);
+        assert_eq!(got.status, native.status, "{program} {args:?} {engine:?}: {errors}");
+        assert!(
+            got.stdout == native.stdout,
+            "{program} {args:?} {engine:?} writes something else than natively:\n{}\n{errors}",
+            String::from_utf8_lossy(&got.stdout[..got.stdout.len().min(2000)])
+        );
+    }
+}
+
+/// A shell script with loops, functions, arithmetic, pipes, subshells, traps and signals.
+const SCRIPT: &str = r#"
+fib() { if [ "$1" -lt 2 ]; then echo "$1"; else
+  a=$(fib $(($1 - 1))); b=$(fib $(($1 - 2))); echo $((a + b)); fi; }
+echo "fib: $(fib 6)"
+i=0; sum=0
+while [ $i -lt 300 ]; do sum=$((sum * 31 + i & 0xffffff)); i=$((i + 1)); done
+echo "sum: $sum"
+printf '%s\n' pear apple fig | while read w; do echo "<$w>"; done
+trap 'echo caught' USR1; kill -USR1 $$; echo after
+(exit 7); echo "status $?"
+printf '%d %x %o %5.2f %s\n' 42 255 8 3.14159 end
+case "$0" in *script*) echo named;; esac
+echo "${0##*/} ${#sum}"
+"#;
+
+/// A Lua script: floating point, strings, tables, closures, coroutines, errors.
+const LUA: &str = r#"
+local function fib(n) if n < 2 then return n end return fib(n-1) + fib(n-2) end
+print("fib", fib(18))
+local s = 0.0
+for i = 1, 2000 do s = s + math.sin(i) * math.sqrt(i) / (i % 7 + 1) end
+print(string.format("sum %.10f %g %e", s, 1/3, 1e100))
+local t = {}
+for i = 1, 500 do t[i] = (i * 7919) % 1009 end
+table.sort(t, function(a, b) return a > b end)
+print(table.concat(t, ",", 1, 20))
+local co = coroutine.wrap(function() for i = 1, 5 do coroutine.yield(i * i) end end)
+print(co(), co(), co())
+print(pcall(function() error("oops") end))
+print(("hello world"):gsub("o", "0"), #("x"):rep(1000), 7 // 2, -7 // 2, 7 % -3, 2^0.5, 10 // 0.3)
+print(math.maxinteger + 1 == math.mininteger, 0x7fffffffffffffff, 1e15, 2^53, 0/0 ~= 0/0)
+print(string.format("%q", 0.1), tostring(1e308 * 10), math.floor(-3.5), math.tointeger(3.0))
+"#;
+
+/// One test for each width and program.
+macro_rules! programs {
+    ($($test:ident $test32:ident: $program:literal $args:expr, $input:expr;)*) => {$(
+        #[test]
+        fn $test() {
+            same_as_native(Width::X86_64, $program, &$args, $input);
+        }
+
+        #[test]
+        fn $test32() {
+            same_as_native(Width::I386, $program, &$args, $input);
+        }
+    )*};
+}
+
+programs! {
+    busybox_sha256sum busybox_sha256sum_i386: "busybox" ["sha256sum", "text"], b"";
+    busybox_gzip busybox_gzip_i386: "busybox" ["gzip", "-c", "text"], b"";
+    busybox_sort busybox_sort_i386: "busybox" ["sort", "-n", "text"], b"";
+    busybox_awk busybox_awk_i386: "busybox" ["awk", "{ s += $1 / 3; n[$1]++ } END { print s, length(n), NR }", "text"], b"";
+    busybox_sh busybox_sh_i386: "busybox" ["sh", "script.sh"], b"";
+    busybox_bc busybox_bc_i386: "busybox" ["dc"], b"20 k 2 v p 3 17 ^ p";
+    bash_script bash_script_i386: "bash-static" ["script.sh"], b"";
+    gzip_text gzip_text_i386: "gzip" ["-9", "-c"], include_bytes!("programs.rs");
+    bzip2_text bzip2_text_i386: "bzip2" ["-c"], include_bytes!("programs.rs");
+    xz_text xz_text_i386: "xz" ["-c", "-T1"], include_bytes!("programs.rs");
+    sha256sum_text sha256sum_text_i386: "sha256sum" ["text", "script.sh"], b"";
+    lua_script lua_script_i386: "lua5.4" ["script.lua"], b"";
+}
