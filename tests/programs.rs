@@ -14,7 +14,14 @@ use std::process::{Command, Output, Stdio};
 const ENGINES: [&[&str]; 3] = [
     &["--engine", "interp"],
     &["--engine", "jit"],
-    &["--engine", "tiered", "--tier1-threshold", "8", "--tier2-samples", "1"],
+    &[
+        "--engine",
+        "tiered",
+        "--tier1-threshold",
+        "8",
+        "--tier2-samples",
+        "1",
+    ],
 ];
 
 /// Guest programs of one width.
@@ -35,10 +42,16 @@ fn find(width: Width, name: &str) -> Option<PathBuf> {
             concat!(env!("CARGO_MANIFEST_DIR"), "/target/guests/i386/usr/bin"),
         ],
     };
-    let found = roots.iter().map(|r| Path::new(r).join(name)).find(|p| p.exists());
+    let found = roots
+        .iter()
+        .map(|r| Path::new(r).join(name))
+        .find(|p| p.exists());
     if found.is_none() {
         let note = format!("{name} is not there: run tests/install-guests");
-        assert!(std::env::var_os("METAPHRASE_REQUIRE_GUESTS").is_none(), "{note}");
+        assert!(
+            std::env::var_os("METAPHRASE_REQUIRE_GUESTS").is_none(),
+            "{note}"
+        );
         eprintln!("NOT TESTED: {note}");
     }
     found
@@ -58,7 +71,14 @@ impl Scratch {
             x ^= x << 13;
             x ^= x >> 7;
             x ^= x << 17;
-            writeln!(text, "{} line {} of {:x}", x % 97, text.len(), x >> (x % 60)).unwrap();
+            writeln!(
+                text,
+                "{} line {} of {:x}",
+                x % 97,
+                text.len(),
+                x >> (x % 60)
+            )
+            .unwrap();
         }
         std::fs::write(dir.join("text"), &text).unwrap();
         std::fs::write(dir.join("script.sh"), SCRIPT).unwrap();
@@ -99,10 +119,17 @@ fn same_as_native(width: Width, program: &str, args: &[&str], input: &[u8]) {
     else {
         return;
     };
-    let tag = format!("{program}-{}-{}", args.len(), input.len() + usize::from(width == Width::I386));
+    let tag = format!(
+        "{program}-{}-{}",
+        args.len(),
+        input.len() + usize::from(width == Width::I386)
+    );
     let scratch = Scratch::new(&tag);
     let native = scratch.run(Command::new(reference).args(args), input);
-    assert!(!native.stdout.is_empty(), "{program} {args:?} writes nothing natively");
+    assert!(
+        !native.stdout.is_empty(),
+        "{program} {args:?} writes nothing natively"
+    );
     for engine in ENGINES {
         let mut command = Command::new(env!("CARGO_BIN_EXE_metaphrase"));
         command.arg("user").args(engine);
@@ -111,7 +138,10 @@ fn same_as_native(width: Width, program: &str, args: &[&str], input: &[u8]) {
         }
         let got = scratch.run(command.arg(&guest).args(args), input);
         let errors = String::from_utf8_lossy(&got.stderr);
-        assert_eq!(got.status, native.status, "{program} {args:?} {engine:?}: {errors}");
+        assert_eq!(
+            got.status, native.status,
+            "{program} {args:?} {engine:?}: {errors}"
+        );
         assert!(
             got.stdout == native.stdout,
             "{program} {args:?} {engine:?} writes something else than natively:\n{}\n{errors}",

@@ -7,6 +7,8 @@ mod disasm;
 mod dump;
 mod logs;
 mod report;
+mod user;
+mod verify;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -70,7 +72,8 @@ pub fn main(args: Vec<OsString>) -> i32 {
     };
     let result = match cli.command {
         Command::Dump(args) => dump::run(args),
-        Command::User(_) | Command::Verify(_) => Err(Failure::internal("not yet")),
+        Command::User(args) => user::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Demo(args) => demo::run(args),
     };
     match result {
