@@ -3,7 +3,7 @@
 
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic};
 use metaphrase_frontend::{Limits, Mode, Policy, SensitivePolicy, lift_region};
-use metaphrase_ir::{Op, Region, verify};
+use metaphrase_ir::{Effect, Op, Region, verify};
 
 /// A SplitMix64 generator.
 struct Rng(u64);
@@ -55,6 +55,31 @@ fn lift(bytes: &[u8], mode: Mode, policy: Policy) -> Region {
 fn is_ud(region: &Region) -> bool {
     let last = region.inst(region.terminator(Region::ENTRY));
     last.op == Op::Raise && last.imm == 6
+}
+
+/// True if no path through the region writes a register or the flags before an op that can fault.
+fn is_precise(region: &Region) -> bool {
+    let mut written = vec![false; region.blocks.len()];
+    let mut todo = vec![(Region::ENTRY, false)];
+    let mut seen = vec![[false; 2]; region.blocks.len()];
+    while let Some((block, dirty)) = todo.pop() {
+        let n = block.0 as usize;
+        if std::mem::replace(&mut seen[n][usize::from(dirty)], true) {
+            continue;
+        }
+        written[n] |= dirty;
+        for &v in &region.blocks[n].insts {
+            match region.inst(v).op.info().effect {
+                Effect::WriteState => written[n] = true,
+                Effect::Load | Effect::Store | Effect::MayExit if written[n] => return false,
+                _ => {}
+            }
+        }
+        for (next, _) in region.successors(region.terminator(block)) {
+            todo.push((next, written[n]));
+        }
+    }
+    true
 }
 
 fn decode(bytes: &[u8], mode: Mode) -> Instruction {
@@ -363,6 +388,7 @@ fn integer_instructions_are_known() {
                 reached = true;
                 let region = lift(&bytes, mode, Policy::Callout);
                 assert!(!is_ud(&region), "{code:?} {bytes:02x?} in {mode:?}");
+                assert!(is_precise(&region), "{code:?} {bytes:02x?} in {mode:?}");
             }
         }
         assert!(reached, "no encoding of {code:?} was found");

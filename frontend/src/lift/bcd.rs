@@ -1,7 +1,7 @@
 //! Decimal adjustment: AAA, AAS, DAA, DAS, AAM, AAD. 64-bit code does not have them.
 //!
-//! The flags that the manual leaves undefined are those of the byte addition or subtraction that
-//! the CPU does: in AAA and AAS SF, ZF and PF of all of AX before AL is masked; in DAA and DAS OF of the whole
+//! The flags that the manual leaves undefined are those of the addition or subtraction that the CPU
+//! does: in AAA and AAS those of all of AX before AL is masked; in DAA and DAS OF of the whole
 //! adjustment; in AAD all six of the sum; in AAM those of a logical operation.
 
 use super::{DE, Lift};
@@ -71,13 +71,21 @@ fn ascii_adjust(cx: &mut Lift<'_>, subtract: bool) {
     } else {
         cx.ir.add(ax, by)
     };
+    let old_ax = ax;
     let ax = cx.ir.select(adjust, adjusted, ax);
+    // Only one sign can overflow, the operand being positive.
+    let (high, low) = if subtract { (old_ax, ax) } else { (ax, old_ax) };
+    let low = cx.ir.not(low);
+    let overflow = cx.ir.and(high, low);
+    let overflow = cx.ir.icmp_imm(IntCc::Ugt, overflow, 0x7fff);
+    let overflow = flag_bit(cx, overflow, flags::OF);
     let mask = cx.iconst(Type::I16, 0xff0f);
     let result = cx.ir.and(ax, mask);
     let carry = flag_bit(cx, adjust, flags::CF);
     let aux = flag_bit(cx, adjust, flags::AF);
     let szp = sign_zero_parity(cx, ax);
     let image = cx.ir.or(carry, aux);
+    let image = cx.ir.or(image, overflow);
     let image = cx.ir.or(image, szp);
     cx.write_gpr(Register::AX, result);
     cx.ir.setflags(FlagKind::Raw, &[image]);
