@@ -151,9 +151,20 @@ impl Lower<'_, '_> {
             }
             Op::VFCmp if is_float(shape()) => {
                 let ty = vector_type(shape());
-                let cc = float_cc(FloatCc::from_imm(u64::from(inst.aux)));
+                let cc = FloatCc::from_imm(u64::from(inst.aux));
                 let (a, b) = (self.vector(args[0], ty), self.vector(args[1], ty));
-                self.b.ins().fcmp(cc, a, b)
+                let inverse = match cc {
+                    FloatCc::Nlt => Some(FloatCC::LessThan),
+                    FloatCc::Nle => Some(FloatCC::LessThanOrEqual),
+                    _ => None,
+                };
+                match inverse {
+                    Some(inverse) if !self.host_compares_lanes_unordered() => {
+                        let mask = self.b.ins().fcmp(inverse, a, b);
+                        self.b.ins().bnot(mask)
+                    }
+                    _ => self.b.ins().fcmp(float_cc(cc), a, b),
+                }
             }
             Op::VShl | Op::VLShr | Op::VAShr if !is_float(shape()) => {
                 self.shift_lanes(inst.op, shape(), args)
