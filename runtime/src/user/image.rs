@@ -163,7 +163,10 @@ fn map_segment(memory: &GuestMemory, file: &File, s: &Segment) -> Result<(), Map
             shared: false,
         };
         let len = file_pages_end - first;
-        let tail = (file_pages_end - file_end).min(s.mem_size - s.file_size);
+        // The whole page, beyond the segment's memory size too: the dynamic linker allocates from
+        // what follows its own data and counts on zeros there, as Linux gives them.
+        let bss = s.mem_size > s.file_size;
+        let tail = if bss { file_pages_end - file_end } else { 0 };
         if tail == 0 {
             memory.map_file(first, len, s.prot, mapping)?;
         } else {
