@@ -135,11 +135,11 @@ helpers! {
     // does a bounded number of iterations; the result is 1 if the instruction must be run again.
     RepString rep_string [I64] I64 [READ_GPR WRITE_GPR READ_FLAGS WRITE_FLAGS READ_CONTROL READ_SEGMENT READ_MEM WRITE_MEM MAY_EXIT] "REP MOVS, STOS, LODS, CMPS, SCAS.";
 
-    // x87 and the state images. The descriptor of `x87` is an `X87Op`; a is a memory address or an
-    // integer operand, as the op says.
-    X87 x87 [I64] I64 [OPAQUE READ_MEM WRITE_MEM READ_FLAGS WRITE_FLAGS WRITE_GPR READ_GPR MAY_EXIT] "An x87 instruction.";
-    Fxsave fxsave [I64] I64 [READ_SSE OPAQUE WRITE_MEM MAY_EXIT] "FXSAVE to linear address a; descriptor: 1 with REX.W.";
-    Fxrstor fxrstor [I64] I64 [WRITE_SSE OPAQUE READ_MEM MAY_EXIT] "FXRSTOR from linear address a; descriptor: 1 with REX.W.";
+    // x87 and the state images. The descriptor of `x87` is an `X87Op`; a is the linear address of
+    // a memory operand or, for FCMOVcc, the condition; b is the instruction's RIP.
+    X87 x87 [I64 I64] I64 [OPAQUE READ_MEM WRITE_MEM READ_SEGMENT MAY_EXIT] "An x87 instruction; the result is the flags image of FCOMI and its kin, the status word of FNSTSW AX, else 0.";
+    Fxsave fxsave [I64] I64 [READ_SSE OPAQUE WRITE_MEM MAY_EXIT] "FXSAVE to linear address a; descriptor: bit 0 with REX.W, bit 1 in 64-bit code.";
+    Fxrstor fxrstor [I64] I64 [WRITE_SSE OPAQUE READ_MEM MAY_EXIT] "FXRSTOR from linear address a; descriptor: bit 0 with REX.W, bit 1 in 64-bit code.";
     Ldmxcsr ldmxcsr [I32] I64 [WRITE_SSE MAY_EXIT] "LDMXCSR of value a; #GP for reserved bits.";
 
     // Segments in user mode.
@@ -216,6 +216,44 @@ impl StringOp {
             repne: word >> 24 & 1 != 0,
             long: word >> 25 & 1 != 0,
         }
+    }
+}
+
+/// The descriptor of [`Helper::X87`], packed into a `u32`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct X87Op {
+    /// The low three bits of the opcode byte, D8 to DF.
+    pub escape: u8,
+    /// The ModRM byte; for memory forms its reg field counts only.
+    pub modrm: u8,
+    /// 16-bit operand size: the short environment images.
+    pub short: bool,
+    /// WAIT rather than an escape opcode.
+    pub wait: bool,
+}
+
+impl X87Op {
+    /// Packs into the descriptor.
+    pub const fn pack(self) -> u32 {
+        self.modrm as u32
+            | (self.escape as u32) << 8
+            | (self.short as u32) << 11
+            | (self.wait as u32) << 12
+    }
+
+    /// Unpacks a descriptor.
+    pub const fn unpack(word: u32) -> X87Op {
+        X87Op {
+            escape: (word >> 8) as u8 & 7,
+            modrm: word as u8,
+            short: word >> 11 & 1 != 0,
+            wait: word >> 12 & 1 != 0,
+        }
+    }
+
+    /// True if the operand is in memory.
+    pub const fn is_memory(self) -> bool {
+        self.modrm < 0xc0
     }
 }
 

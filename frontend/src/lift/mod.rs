@@ -25,6 +25,7 @@ pub mod stack_ops;
 pub mod string;
 pub mod system;
 pub mod unary;
+pub mod x87;
 
 use crate::features::Features;
 use crate::mode::Mode;
@@ -191,4 +192,5 @@ const FAMILIES: &[Family] = &[
     atomic::lift,
     system::lift,
     bcd::lift,
+    x87::lift,
 ];

@@ -5,7 +5,7 @@ use super::Cx;
 const GP: u8 = 13;
 
 /// The bits of MXCSR that exist (what FXSAVE gives as MXCSR_MASK).
-const MXCSR_MASK: u32 = 0xffff;
+pub(super) const MXCSR_MASK: u32 = 0xffff;
 
 /// LDMXCSR: #GP for reserved bits.
 pub(super) fn ldmxcsr(cx: &Cx, _descriptor: u32, args: [u64; 3]) -> u64 {

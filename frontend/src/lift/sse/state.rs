@@ -26,8 +26,9 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
     true
 }
 
-/// FXSAVE, FXRSTOR: the image is aligned to 16 bytes; descriptor 1 is the form with REX.W.
-fn image(cx: &mut Lift<'_>, helper: Helper, descriptor: u32) {
+/// FXSAVE, FXRSTOR: the image is aligned to 16 bytes; `rex_w` is 1 for the form with REX.W.
+fn image(cx: &mut Lift<'_>, helper: Helper, rex_w: u32) {
     let addr = cx.vector_address(true);
+    let descriptor = rex_w | u32::from(cx.mode.is_64()) << 1;
     cx.ir.call(helper, descriptor, &[addr]);
 }

@@ -1,0 +1,283 @@
+//! x87 instructions with a memory operand.
+//!
+//! Memory is read before anything changes. A store goes to memory before the status and the stack
+//! change, so that a fault leaves both alone.
+
+use super::ops::Source;
+use super::stack::*;
+use super::{Cx, control, convert, fpu, image, unordered_fault};
+use crate::memory::{GuestMemory, MemFault};
+use crate::state::{X87Reg, X87State};
+use metaphrase_ir::X87Op;
+
+/// What a load gives: the value and the status flags of loading it.
+type Loaded = (X87Reg, u16);
+
+/// One instruction.
+pub fn instruction(cx: &Cx, op: X87Op, addr: u64, pc: u64) -> Result<(), MemFault> {
+    let reg = op.modrm >> 3 & 7;
+    let state = cx.state();
+    let (cs, ds) = (state.seg_sel[1], state.seg_sel[3]);
+    let f = &mut state.x87;
+    let memory = &cx.env().memory;
+    match (op.escape, reg) {
+        (1, 4) => return image::load_environment(f, memory, addr, op.short).map(|_| ()),
+        (1, 5) => {
+            f.set_control(memory.read(addr)?);
+            return Ok(());
+        }
+        (1, 6) => return image::store_environment(f, memory, addr, op.short),
+        (1, 7) => return memory.write(addr, f.control),
+        (5, 4) => return image::restore(f, memory, addr, op.short),
+        (5, 6) => return image::save(f, memory, addr, op.short),
+        (5, 7) => return memory.write(addr, f.status_word()),
+        (0, _) => arithmetic(f, reg, Source::F32(memory.read(addr)?)),
+        (2, _) => arithmetic(f, reg, Source::I32(memory.read::<u32>(addr)? as i32)),
+        (4, _) => arithmetic(f, reg, Source::F64(memory.read(addr)?)),
+        (6, _) => arithmetic(f, reg, Source::I16(memory.read::<u16>(addr)? as i16)),
+        (1, 0) => load_real(f, Source::F32(memory.read(addr)?)),
+        (5, 0) => load_real(f, Source::F64(memory.read(addr)?)),
+        (3, 0) => push(
+            f,
+            (
+                convert::from_int(i64::from(memory.read::<u32>(addr)? as i32)),
+                0,
+            ),
+        ),
+        (7, 0) => push(
+            f,
+            (
+                convert::from_int(i64::from(memory.read::<u16>(addr)? as i16)),
+                0,
+            ),
+        ),
+        (7, 5) => push(f, (convert::from_int(memory.read::<u64>(addr)? as i64), 0)),
+        (3, 5) => push(f, (read_extended(memory, addr)?, 0)),
+        (7, 4) => {
+            let mut bytes = [0; 10];
+            memory.read_bytes(addr, &mut bytes)?;
+            push(f, fpu::load_bcd(control(f), bytes));
+        }
+        (1, 2 | 3) => store_f32(f, memory, addr, reg == 3)?,
+        (5, 2 | 3) => store_f64(f, memory, addr, reg == 3)?,
+        (3, 7) => store_extended(f, memory, addr)?,
+        (7, 6) => store_bcd(f, memory, addr)?,
+        // FISTTP, FIST, FISTP.
+        (3, _) => store_int(f, memory, addr, 4, reg)?,
+        (5, _) => store_int(f, memory, addr, 8, reg)?,
+        (7, 7) => store_int(f, memory, addr, 8, reg)?,
+        (7, _) => store_int(f, memory, addr, 2, reg)?,
+        _ => return Ok(()),
+    }
+    f.opcode = u16::from(op.escape) << 8 | u16::from(op.modrm);
+    (f.ip, f.cs) = (pc, cs);
+    (f.dp, f.ds) = (addr, ds);
+    Ok(())
+}
+
+/// FADD and its kin with an operand in memory; FCOM, FCOMP.
+#[inline(always)]
+fn arithmetic(f: &mut X87State, reg: u8, source: Source) {
+    if matches!(reg, 2 | 3) {
+        return compare(f, source, reg == 3);
+    }
+    if f.is_empty(0) {
+        if f.stack_fault(false) {
+            f.set(0, X87Reg::INDEFINITE);
+        }
+        return;
+    }
+    let (v, sw) = fpu::arith(super::arith_of(reg), control(f), f.st(0), source);
+    if !f.commit(sw, C1, EARLY) {
+        f.set(0, v);
+    }
+}
+
+/// FCOM, FCOMP, FICOM, FICOMP.
+fn compare(f: &mut X87State, source: Source, pop: bool) {
+    let stopped = if f.is_empty(0) {
+        !unordered_fault(f)
+    } else {
+        let sw = fpu::compare(control(f), f.st(0), source, false);
+        f.commit(sw, C0 | C1 | C2 | C3, IE | DE)
+    };
+    if pop && !stopped {
+        f.pop();
+    }
+}
+
+/// Pushes what was loaded, unless its exceptions forbid it.
+#[inline(always)]
+fn push(f: &mut X87State, (v, sw): Loaded) {
+    if !f.is_empty(7) {
+        if f.stack_fault(true) {
+            f.push(X87Reg::INDEFINITE);
+        }
+    } else if !f.commit(sw & !C1, C1, IE) {
+        f.push(v);
+    }
+}
+
+/// FLD m32, FLD m64.
+#[inline(always)]
+fn load_real(f: &mut X87State, source: Source) {
+    let fast = match source {
+        Source::F64(bits) => convert::from_f64(bits),
+        Source::F32(bits) => convert::from_f32(bits),
+        _ => None,
+    };
+    let loaded = match fast {
+        Some(v) => (v, 0),
+        None => fpu::load(control(f), source),
+    };
+    push(f, loaded);
+}
+
+/// What a store takes: ST(0), or the indefinite value of a masked stack underflow. `None`: the
+/// underflow is not masked.
+#[inline(always)]
+fn top(f: &mut X87State) -> Option<X87Reg> {
+    if f.is_empty(0) { None } else { Some(f.st(0)) }
+}
+
+/// Ends a store: the flags, and the pop. The memory has been written.
+#[inline(always)]
+fn finish(f: &mut X87State, sw: u16, pop: bool) {
+    f.commit(sw, C1, 0);
+    if pop {
+        f.pop();
+    }
+}
+
+/// True if an exception of a store forbids the store; then its flags are set.
+fn refused(f: &mut X87State, sw: u16, stops: u16) -> bool {
+    sw & stops & !f.control & EXCEPTIONS != 0 && f.commit(sw, C1, stops)
+}
+
+/// A store from an empty register: `write` stores the indefinite value if that is masked.
+#[cold]
+fn store_empty(
+    f: &mut X87State,
+    pop: bool,
+    write: impl FnOnce() -> Result<(), MemFault>,
+) -> Result<(), MemFault> {
+    if f.control & IE != 0 {
+        write()?;
+    }
+    if f.stack_fault(false) && pop {
+        f.pop();
+    }
+    Ok(())
+}
+
+/// FST, FSTP m32.
+fn store_f32(f: &mut X87State, m: &GuestMemory, addr: u64, pop: bool) -> Result<(), MemFault> {
+    let Some(v) = top(f) else {
+        return store_empty(f, pop, || m.write(addr, 0xffc0_0000u32));
+    };
+    let (bits, sw) = match convert::to_f32(v, f.control) {
+        Some(fast) => fast,
+        None => fpu::store_f32(control(f), v),
+    };
+    if refused(f, sw, IE | DE | OE | UE) {
+        return Ok(());
+    }
+    m.write(addr, bits)?;
+    finish(f, sw, pop);
+    Ok(())
+}
+
+/// FST, FSTP m64.
+fn store_f64(f: &mut X87State, m: &GuestMemory, addr: u64, pop: bool) -> Result<(), MemFault> {
+    let Some(v) = top(f) else {
+        return store_empty(f, pop, || m.write(addr, 0xfff8_0000_0000_0000u64));
+    };
+    let (bits, sw) = match convert::to_f64(v, f.control) {
+        Some(fast) => fast,
+        None => fpu::store_f64(control(f), v),
+    };
+    if refused(f, sw, IE | DE | OE | UE) {
+        return Ok(());
+    }
+    m.write(addr, bits)?;
+    finish(f, sw, pop);
+    Ok(())
+}
+
+/// FSTP m80.
+fn store_extended(f: &mut X87State, m: &GuestMemory, addr: u64) -> Result<(), MemFault> {
+    let Some(v) = top(f) else {
+        return store_empty(f, true, || write_extended(m, addr, X87Reg::INDEFINITE));
+    };
+    write_extended(m, addr, v)?;
+    finish(f, 0, true);
+    Ok(())
+}
+
+/// FBSTP.
+fn store_bcd(f: &mut X87State, m: &GuestMemory, addr: u64) -> Result<(), MemFault> {
+    let Some(v) = top(f) else {
+        let indefinite = [0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff];
+        return store_empty(f, true, || write_ten(m, addr, indefinite));
+    };
+    let (bytes, sw) = fpu::store_bcd(control(f), v);
+    if refused(f, sw, IE | DE) {
+        return Ok(());
+    }
+    write_ten(m, addr, bytes)?;
+    finish(f, sw, true);
+    Ok(())
+}
+
+/// FISTTP (reg 1), FIST (2), FISTP (3 and 7).
+fn store_int(
+    f: &mut X87State,
+    m: &GuestMemory,
+    addr: u64,
+    bytes: u32,
+    reg: u8,
+) -> Result<(), MemFault> {
+    let pop = reg != 2;
+    let write = |bits: u64| match bytes {
+        2 => m.write(addr, bits as u16),
+        4 => m.write(addr, bits as u32),
+        _ => m.write(addr, bits),
+    };
+    let Some(v) = top(f) else {
+        return store_empty(f, pop, || write(1 << (bytes * 8 - 1)));
+    };
+    let truncate = if reg == 1 { 0xc00 } else { 0 };
+    let (bits, sw) = fpu::store_int(control(f) | truncate, v, bytes);
+    if refused(f, sw, IE | DE) {
+        return Ok(());
+    }
+    write(bits)?;
+    finish(f, sw, pop);
+    Ok(())
+}
+
+/// Reads an 80-bit value.
+pub fn read_extended(m: &GuestMemory, addr: u64) -> Result<X87Reg, MemFault> {
+    m.check(addr, 10, false)?;
+    Ok(X87Reg {
+        mantissa: m.read(addr)?,
+        exponent: u64::from(m.read::<u16>(addr.wrapping_add(8))?),
+    })
+}
+
+/// Writes an 80-bit value, or nothing.
+pub fn write_extended(m: &GuestMemory, addr: u64, v: X87Reg) -> Result<(), MemFault> {
+    m.check(addr, 10, true)?;
+    m.write(addr, v.mantissa)?;
+    m.write(addr.wrapping_add(8), v.exponent as u16)
+}
+
+/// Writes ten bytes, or nothing.
+fn write_ten(m: &GuestMemory, addr: u64, bytes: [u8; 10]) -> Result<(), MemFault> {
+    let word = u128::from_le_bytes(std::array::from_fn(|n| bytes.get(n).copied().unwrap_or(0)));
+    let v = X87Reg {
+        mantissa: word as u64,
+        exponent: (word >> 64) as u64,
+    };
+    write_extended(m, addr, v)
+}
