@@ -121,9 +121,7 @@ helpers! {
 
     // Wide division: dividend a:b (high:low), divisor c. The quotient must be representable.
     UDivW udivw [I64 I64 I64] I64 [] "Unsigned 128 by 64-bit quotient.";
-    URemW uremw [I64 I64 I64] I64 [] "Unsigned 128 by 64-bit remainder.";
     SDivW sdivw [I64 I64 I64] I64 [] "Signed 128 by 64-bit quotient.";
-    SRemW sremw [I64 I64 I64] I64 [] "Signed 128 by 64-bit remainder.";
     SDivFits sdivfits [I64 I64 I64] I64 [] "1 if c is not 0 and the signed quotient is representable, else 0.";
 
     // Identification and time.

@@ -61,21 +61,10 @@ pub(super) fn udivw(_: &Cx, _: u32, [high, low, by]: [u64; 3]) -> u64 {
     unsigned(high, low).checked_div(u128::from(by)).unwrap_or(0) as u64
 }
 
-/// Unsigned remainder, likewise.
-pub(super) fn uremw(_: &Cx, _: u32, [high, low, by]: [u64; 3]) -> u64 {
-    unsigned(high, low).checked_rem(u128::from(by)).unwrap_or(0) as u64
-}
-
 /// Signed quotient, likewise; an unrepresentable one is cut.
 pub(super) fn sdivw(_: &Cx, _: u32, [high, low, by]: [u64; 3]) -> u64 {
     let by = i128::from(by as i64);
     (unsigned(high, low) as i128).checked_div(by).unwrap_or(0) as u64
-}
-
-/// Signed remainder, likewise.
-pub(super) fn sremw(_: &Cx, _: u32, [high, low, by]: [u64; 3]) -> u64 {
-    let by = i128::from(by as i64);
-    (unsigned(high, low) as i128).checked_rem(by).unwrap_or(0) as u64
 }
 
 /// Whether the signed quotient exists and fits in 64 bits.

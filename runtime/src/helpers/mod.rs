@@ -101,9 +101,7 @@ table! {
     Pext = bits::pext;
     Crc32 = bits::crc32;
     UDivW = bits::udivw;
-    URemW = bits::uremw;
     SDivW = bits::sdivw;
-    SRemW = bits::sremw;
     SDivFits = bits::sdivfits;
     Cpuid = system::cpuid;
     Rdtsc = system::rdtsc;
