@@ -57,6 +57,17 @@ pub struct Engine {
     placed: Option<(u64, Vec<u8>)>,
 }
 
+/// The segments as every case starts with them.
+fn set_segments(vcpu: &mut Vcpu, mode: Mode) {
+    vcpu.state.seg_base = mode.seg_bases();
+    // What the host has in the selectors, so that PUSH ES and MOV AX, ES agree.
+    vcpu.state.seg_sel = match mode {
+        Mode::M16 => [0x17, 0x07, 0x1f, 0x0f, 0x27, 0x2f],
+        Mode::M32 => [0x2b, 0x23, 0x2b, 0x2b, 0x27, 0x2f],
+        Mode::M64 => [0x2b, 0x33, 0x2b, 0x2b, 0, 0],
+    };
+}
+
 /// The instructions a case may take: REP and the INT3 behind it, with room.
 const BUDGET: u64 = 100_000;
 
@@ -93,13 +104,7 @@ impl Engine {
         };
         let env = Env::new(memory, CpuModel::max());
         let mut vcpu = Vcpu::new(env, guest_mode, kind.options()).expect("a virtual CPU");
-        vcpu.state.seg_base = mode.seg_bases();
-        // What the host has in the selectors, so that PUSH ES and MOV AX, ES agree.
-        vcpu.state.seg_sel = match mode {
-            Mode::M16 => [0x17, 0x07, 0x1f, 0x0f, 0x27, 0x2f],
-            Mode::M32 => [0x2b, 0x23, 0x2b, 0x2b, 0x27, 0x2f],
-            Mode::M64 => [0x2b, 0x33, 0x2b, 0x2b, 0, 0],
-        };
+        set_segments(&mut vcpu, mode);
         Engine {
             vcpu,
             mode,
@@ -161,6 +166,7 @@ impl Engine {
                 self.data()[word] = self.before[word];
             }
         }
+        set_segments(&mut self.vcpu, self.mode);
         let state = &mut self.vcpu.state;
         state.gpr = case.gpr.map(|r| r & case.mode.gpr_mask());
         state.set_rflags(case.rflags & (ARITH | DF) | 0x202);
@@ -231,6 +237,7 @@ impl Engine {
         let pristine = std::mem::take(&mut self.pristine);
         self.data().copy_from_slice(&pristine[..DATA_RW / 8]);
         self.pristine = pristine;
+        set_segments(&mut self.vcpu, mode);
         let state = &mut self.vcpu.state;
         state.gpr = gpr.map(|r| r & mode.gpr_mask());
         state.set_rflags(rflags & (ARITH | DF) | 0x202);
