@@ -62,8 +62,9 @@ const MODELS: &[CpuModel] = &[
     },
 ];
 
-/// The vendor string, twelve characters.
-const VENDOR: &[u8; 12] = b"MetaphraseVM";
+/// The vendor string, twelve characters. Glibc reads the feature bits only of vendors that it
+/// knows, and refuses to load its own shared library on others; the extended leaves are AMD's.
+const VENDOR: &[u8; 12] = b"AuthenticAMD";
 /// The brand string, up to 48 characters.
 const BRAND: &str = "Metaphrase virtual CPU";
 
@@ -120,6 +121,11 @@ impl CpuModel {
                 let first = (leaf - 0x8000_0002) as usize * 4;
                 std::array::from_fn(|i| word(BRAND.as_bytes(), first + i))
             }
+            // Caches (C libraries choose their copy loops by them): first level 32 KiB each of
+            // data and code, 8-way; second level 512 KiB, 8-way; third level 4 MiB, 16-way. All
+            // have 64-byte lines.
+            0x8000_0005 => [0, 0, 32 << 24 | 8 << 16 | 0x140, 32 << 24 | 8 << 16 | 0x140],
+            0x8000_0006 => [0, 0, 512 << 16 | 6 << 12 | 0x140, 8 << 18 | 8 << 12 | 0x140],
             // 40 bits of physical, 48 of linear address.
             0x8000_0008 => [40 | 48 << 8, 0, 0, 0],
             _ => [0; 4],

@@ -221,10 +221,13 @@ fn start_worker(options: &Options) -> Option<Worker> {
             }
         }
     };
-    let thread = std::thread::Builder::new()
-        .name("metaphrase-jit".into())
-        .spawn(body)
-        .ok()?;
+    // Signals are for the thread that runs the guest.
+    let thread = crate::user::with_signals_blocked(|| {
+        std::thread::Builder::new()
+            .name("metaphrase-jit".into())
+            .spawn(body)
+    })
+    .ok()?;
     Some(Worker {
         jobs,
         done,

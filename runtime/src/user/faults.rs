@@ -97,6 +97,11 @@ impl Process {
             e.addr,
             info.signal(),
         );
+        if info.signal() == libc::SIGILL {
+            let mut bytes = [0; 15];
+            let n = env.memory.fetch(cpu.rip, &mut bytes);
+            tracing::debug!(target: "signal", "the instruction's bytes: {:02x?}", &bytes[..n]);
+        }
         let trampoline = self.space.layout.trampoline;
         self.signals.force(cpu, env, self.abi, trampoline, &info)
     }
