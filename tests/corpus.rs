@@ -154,7 +154,7 @@ fn parse(text: &str) -> Line {
             match key {
                 "fl" => expected.rflags = expected.rflags & !ARITH | flag_letters(value),
                 "fl?" => flags &= !flag_letters(value),
-                "df" => expected.rflags = expected.rflags & !DF | DF * hex(value),
+                "df" => expected.rflags = expected.rflags & !DF | (DF * hex(value)),
                 "rip" => {
                     rip = Some(match (value.strip_prefix('+'), value.strip_prefix('-')) {
                         (Some(n), _) => case.ip() + hex(n),

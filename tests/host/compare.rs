@@ -129,7 +129,7 @@ pub fn differences(
         differ("error code", host.error, ours.error);
     }
     let loose = undefined_result(instr, &case.gpr);
-    for n in 0..16 {
+    for (n, name) in GPR.iter().enumerate() {
         let mask = case.mode.gpr_mask();
         let written = instr.op0_kind() == OpKind::Register
             && loose
@@ -139,7 +139,7 @@ pub fn differences(
             && n != 4
             && matches!(instr.mnemonic(), Mnemonic::Popa | Mnemonic::Popad);
         if !written && !partial {
-            differ(GPR[n], host.gpr[n] & mask, ours.gpr[n] & mask);
+            differ(name, host.gpr[n] & mask, ours.gpr[n] & mask);
         }
     }
     let mut mask = FLAGS;
@@ -246,14 +246,15 @@ pub fn case_text(case: &Case, instr: &Instruction, host: &Outcome, ours: &Outcom
         case.ip()
     );
     let mask = case.mode.gpr_mask();
-    for n in 0..if case.mode == Mode::M64 { 16 } else { 8 } {
+    let registers = if case.mode == Mode::M64 { 16 } else { 8 };
+    for (n, name) in GPR.iter().enumerate().take(registers) {
         let (b, h, o) = (case.gpr[n] & mask, host.gpr[n] & mask, ours.gpr[n] & mask);
         // A register is worth a line if the instruction reads or changes it.
         if b != h || b != o || used(instr, n) {
             let mark = if h == o { ' ' } else { '!' };
             out += &format!(
                 "   {mark}{:>5} {b:016x} -> host {h:016x}, ours {o:016x}\n",
-                GPR[n]
+                name
             );
         }
     }

@@ -153,16 +153,16 @@ impl Engine {
         let touched: Vec<usize> = case
             .pokes
             .iter()
-            .flat_map(|p| [p.offset as usize / 8, (p.offset as usize + 7) / 8])
+            .flat_map(|p| [p.offset as usize / 8, (p.offset as usize).div_ceil(8)])
             .filter(|&i| i < DATA_RW / 8)
             .collect();
         for p in case.pokes {
             let value = p.value.to_le_bytes();
-            for i in 0..p.len as usize {
+            for (i, byte) in value.iter().enumerate().take(p.len as usize) {
                 let at = p.offset as usize + i;
                 let (word, shift) = (at / 8, at % 8 * 8);
-                let put = |w: u64| w & !(0xff << shift) | u64::from(value[i]) << shift;
-                self.before[word] = put(self.before[word]);
+                let kept = self.before[word] & !(0xff << shift);
+                self.before[word] = kept | u64::from(*byte) << shift;
                 self.data()[word] = self.before[word];
             }
         }

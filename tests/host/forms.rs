@@ -197,7 +197,7 @@ fn attempt(rng: &mut Rng, mode: Mode, code: Code) -> Option<Encoding> {
     bytes.extend_from_slice(&legacy);
     let opcode = info.op_code();
     if vex {
-        push_vex(rng, mode, &info, mandatory, &mut bytes)?;
+        push_vex(rng, mode, info, mandatory, &mut bytes)?;
     } else {
         if mode == Mode::M64 && rng.below(4) != 0 {
             bytes.push(0x40 | rng.below(16) as u8);

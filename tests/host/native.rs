@@ -353,11 +353,9 @@ unsafe extern "C" fn on_signal(sig: i32, _: *mut libc::siginfo_t, uc: *mut libc:
         std::arch::asm!("pushfq", "pop {}", "push 0x202", "popfq", out(reg) left);
         let child = &mut *addr_of_mut!(CHILD);
         let uc = &mut *uc;
-        if sig == libc::SIGVTALRM {
-            if child.ticked != child.sequence || !child.running {
-                child.ticked = child.sequence;
-                return;
-            }
+        if sig == libc::SIGVTALRM && (child.ticked != child.sequence || !child.running) {
+            child.ticked = child.sequence;
+            return;
         }
         if child.running {
             record(child, uc, sig, left);
@@ -442,7 +440,7 @@ unsafe fn record(child: &mut Child, uc: &mut libc::ucontext_t, sig: i32, left: u
             }
         }
         for p in &case.pokes {
-            let (first, last) = (p.offset as usize / 8, (p.offset as usize + 7) / 8);
+            let (first, last) = (p.offset as usize / 8, (p.offset as usize).div_ceil(8));
             for i in [first, last] {
                 child.before[i] = child.pristine[i];
                 if i < DATA_RW / 8 {

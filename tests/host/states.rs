@@ -176,7 +176,7 @@ impl Steering {
             Div if rng.below(4) != 0 => gpr[2] = rng.below(3),
             Idiv if rng.below(4) != 0 => {
                 gpr[2] = if gpr[0] >> (instr.op0_register().size() * 8).min(63) & 1 == 1 {
-                    u64::MAX & self.mode.gpr_mask()
+                    self.mode.gpr_mask()
                 } else {
                     0
                 };
@@ -185,25 +185,24 @@ impl Steering {
             Loop | Loope | Loopne | Jcxz | Jecxz | Jrcxz if rng.one_in(2) => {
                 gpr[1] = rng.below(3);
             }
-            Bt | Bts | Btr | Btc => {
-                if instr.op1_kind() == OpKind::Register && instr.op0_kind() == OpKind::Memory {
-                    let bit = rng.below(0x6000).wrapping_sub(0x3000);
-                    write_gpr(gpr, instr.op1_register(), bit);
-                }
+            Bt | Bts | Btr | Btc
+                if instr.op1_kind() == OpKind::Register && instr.op0_kind() == OpKind::Memory =>
+            {
+                let bit = rng.below(0x6000).wrapping_sub(0x3000);
+                write_gpr(gpr, instr.op1_register(), bit);
             }
             // A count for shifts and rotates.
             _ if rng.one_in(2) => gpr[1] = gpr[1] & !0xff | rng.below(256),
             _ => {}
         }
-        if instr.has_rep_prefix() || instr.has_repne_prefix() {
-            if instr.is_string_instruction() {
-                let width = self
-                    .memory
-                    .first()
-                    .map_or(8, |m| address_bytes(self.mode, m));
-                let count = if rng.one_in(8) { 0 } else { rng.below(12) };
-                gpr[1] = gpr[1] & !size_mask(width) | count;
-            }
+        let repeated = instr.has_rep_prefix() || instr.has_repne_prefix();
+        if repeated && instr.is_string_instruction() {
+            let width = self
+                .memory
+                .first()
+                .map_or(8, |m| address_bytes(self.mode, m));
+            let count = if rng.one_in(8) { 0 } else { rng.below(12) };
+            gpr[1] = gpr[1] & !size_mask(width) | count;
         }
     }
 
@@ -221,12 +220,11 @@ impl Steering {
         let mut offset = target.wrapping_sub(segment_base(mode, m.segment()));
         offset = offset.wrapping_sub(m.displacement());
         match (base, index) {
+            (Some(b), Some(i)) if b == i && used[b] => {}
             (Some(b), Some(i)) if b == i => {
-                if !used[b] {
-                    let k = u64::from(m.scale()) + 1;
-                    let mask = size_mask(m.base().size());
-                    write_gpr(gpr, m.base(), (offset & mask) / k);
-                }
+                let k = u64::from(m.scale()) + 1;
+                let mask = size_mask(m.base().size());
+                write_gpr(gpr, m.base(), (offset & mask) / k);
             }
             (Some(b), Some(i)) => {
                 let settled = used[i] || m.index().size() == 1;
