@@ -14,6 +14,8 @@ mod faults;
 pub mod image;
 pub mod layout;
 pub mod loader;
+#[cfg(test)]
+mod loader_tests;
 pub mod paths;
 pub mod segments;
 pub mod signal;
