@@ -100,10 +100,7 @@ pub fn class(code: Code) -> Class {
     {
         return Class::System(why);
     }
-    if code.mnemonic() == Mnemonic::Wait {
-        // iced gives it no FPU feature.
-        Class::NotYet
-    } else if integer {
+    if integer {
         Class::Integer
     } else if varying {
         Class::Varying
