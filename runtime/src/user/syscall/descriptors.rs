@@ -64,7 +64,7 @@ impl Process {
         };
         // SAFETY: the structure is ours.
         unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
-        let end = u64::from(last).min(limit.rlim_cur.max(1 << 10).min(1 << 20));
+        let end = u64::from(last).min(limit.rlim_cur.clamp(1 << 10, 1 << 20));
         for fd in u64::from(first)..=end {
             let Ok(fd) = self.fd(fd as i32) else { continue };
             // SAFETY: the descriptor is the guest's.

@@ -60,7 +60,7 @@ impl Process {
         };
         let kind = flags & MAP_TYPE;
         let shared = kind == MAP_SHARED || kind == MAP_SHARED_VALIDATE;
-        if (!shared && kind != 2) || offset % PAGE != 0 {
+        if (!shared && kind != 2) || !offset.is_multiple_of(PAGE) {
             return Err(EINVAL);
         }
         let at = self.place(c, addr, len, flags)?;
@@ -92,7 +92,7 @@ impl Process {
         let limit = c.mem().limit();
         let layout = self.space.layout;
         if flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0 {
-            if addr % PAGE != 0 {
+            if !addr.is_multiple_of(PAGE) {
                 return Err(EINVAL);
             }
             if addr < layout.low {
@@ -142,7 +142,7 @@ impl Process {
     /// `mprotect`.
     pub(super) fn mprotect(&mut self, c: &Call<'_>) -> SysResult {
         let addr = c.args[0];
-        if addr % PAGE != 0 {
+        if !addr.is_multiple_of(PAGE) {
             return Err(EINVAL);
         }
         let len = pages(c.args[1]).ok_or(ENOMEM)?;
@@ -162,7 +162,7 @@ impl Process {
     /// `mremap`.
     pub(super) fn mremap(&mut self, c: &Call<'_>) -> SysResult {
         let [addr, old, new, flags, wanted, _] = c.args;
-        if addr % PAGE != 0 || flags & !3 != 0 || flags == MREMAP_FIXED {
+        if !addr.is_multiple_of(PAGE) || flags & !3 != 0 || flags == MREMAP_FIXED {
             return Err(EINVAL);
         }
         let (old, new) = (pages(old).ok_or(EINVAL)?, pages(new).ok_or(EINVAL)?);
@@ -196,7 +196,7 @@ impl Process {
         }
         let to = if fixed {
             let overlap = wanted < addr.saturating_add(old) && addr < wanted.saturating_add(new);
-            if wanted % PAGE != 0 || overlap || wanted < self.space.layout.low {
+            if !wanted.is_multiple_of(PAGE) || overlap || wanted < self.space.layout.low {
                 return Err(EINVAL);
             }
             wanted
@@ -212,7 +212,7 @@ impl Process {
     /// `madvise`: what changes contents is done, the rest is advice.
     pub(super) fn madvise(&mut self, c: &Call<'_>) -> SysResult {
         let (addr, advice) = (c.args[0], c.int(2));
-        if addr % PAGE != 0 {
+        if !addr.is_multiple_of(PAGE) {
             return Err(EINVAL);
         }
         let len = pages(c.args[1]).ok_or(EINVAL)?;
@@ -235,7 +235,7 @@ impl Process {
     /// `msync`.
     pub(super) fn msync(&mut self, c: &Call<'_>) -> SysResult {
         let addr = c.args[0];
-        if addr % PAGE != 0 {
+        if !addr.is_multiple_of(PAGE) {
             return Err(EINVAL);
         }
         let len = pages(c.args[1]).ok_or(ENOMEM)?;
@@ -253,7 +253,7 @@ impl Process {
     /// `mincore`: everything mapped counts as present.
     pub(super) fn mincore(&mut self, c: &Call<'_>) -> SysResult {
         let (addr, out) = (c.args[0], c.args[2]);
-        if addr % PAGE != 0 {
+        if !addr.is_multiple_of(PAGE) {
             return Err(EINVAL);
         }
         let len = pages(c.args[1]).ok_or(ENOMEM)?;

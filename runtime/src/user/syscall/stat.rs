@@ -31,6 +31,8 @@ pub(super) fn pack(layout: Layout, s: &libc::stat64) -> Result<Pack, Errno> {
     match layout {
         Layout::Long => {
             let mut p = Pack::new(Abi::X86_64);
+            // Its width differs between hosts.
+            #[allow(clippy::unnecessary_cast)]
             p.u64(s.st_dev).u64(s.st_ino).u64(s.st_nlink as u64);
             p.u32(s.st_mode).u32(s.st_uid).u32(s.st_gid).u32(0);
             p.u64(s.st_rdev).u64(s.st_size as u64);
