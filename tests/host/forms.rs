@@ -100,7 +100,13 @@ pub fn class(code: Code) -> Class {
     {
         return Class::System(why);
     }
-    if integer {
+    const X87: &[CpuidFeature] = &[FPU, FPU287, FPU387, CMOV, SSE3];
+    let x87 = features.contains(&FPU) && all(X87) || all(&[FPU287]) || all(&[FPU387]);
+    if x87 {
+        Class::System("x87: compared by tests/x87.rs")
+    } else if all(&[FXSR]) {
+        Class::System("FPU state image")
+    } else if integer {
         Class::Integer
     } else if varying {
         Class::Varying
