@@ -118,11 +118,11 @@ impl Decoded {
     fn ends_block(&self) -> bool {
         match self {
             // What may leave the region after itself ends its block too, so that the fuel of the
-            // instructions behind it is not taken: REP strings, POPF (TF), segment loads (mode).
+            // instructions behind it is not taken: REP strings, POPF, segment loads, RDTSC.
             Decoded::Insn(i) => {
                 !matches!(i.flow_control(), FlowControl::Next)
                     || i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix())
-                    || crate::lift::system::may_leave_after(i)
+                    || crate::lift::system::ends_block(i)
             }
             Decoded::Bad { .. } => true,
         }

@@ -33,7 +33,8 @@ impl Kind {
         }
     }
 
-    fn options(self) -> Options {
+    /// Its options.
+    pub fn options(self) -> Options {
         Options {
             engine: match self {
                 Kind::Interp => options::Engine::Interp,
@@ -74,6 +75,11 @@ const BUDGET: u64 = 100_000;
 impl Engine {
     /// An engine for code of one size.
     pub fn new(kind: Kind, mode: Mode) -> Engine {
+        Engine::with_options(kind.options(), mode)
+    }
+
+    /// An engine with options of its own.
+    pub fn with_options(options: Options, mode: Mode) -> Engine {
         let window = match mode {
             Mode::M64 => Window::Bits64,
             _ => Window::Bits32,
@@ -103,7 +109,7 @@ impl Engine {
             flat: mode != Mode::M16,
         };
         let env = Env::new(memory, CpuModel::max());
-        let mut vcpu = Vcpu::new(env, guest_mode, kind.options()).expect("a virtual CPU");
+        let mut vcpu = Vcpu::new(env, guest_mode, options).expect("a virtual CPU");
         set_segments(&mut vcpu, mode);
         Engine {
             vcpu,

@@ -328,11 +328,13 @@ pub fn load_segment(cx: &mut Lift<'_>, segment: Register, selector: Value) {
         .call(Helper::LoadSegment, segment.number() as u32, &[selector]);
 }
 
-/// True for instructions after which the code behind them may need another translation, or a
-/// single step: loads of segment registers and POPF.
-pub fn may_leave_after(insn: &Instruction) -> bool {
+/// True for instructions that a block must end with: those after which the code may need another
+/// translation or a single step (loads of segment registers, POPF), and RDTSC, which may count
+/// instructions and so must not see those that its block has paid for in advance.
+pub fn ends_block(insn: &Instruction) -> bool {
     match insn.mnemonic() {
         Mnemonic::Popf | Mnemonic::Popfd | Mnemonic::Popfq => true,
+        Mnemonic::Rdtsc | Mnemonic::Rdtscp => true,
         Mnemonic::Lds | Mnemonic::Les | Mnemonic::Lss => true,
         Mnemonic::Mov | Mnemonic::Pop => {
             insn.op0_kind() == OpKind::Register && insn.op0_register().is_segment_register()

@@ -462,7 +462,8 @@ fn pair(f: &mut X87State, op: Pair) {
         return;
     }
     let (v, pushed, sw) = fpu::pair(op, control(f), f.st(0));
-    if !f.commit(sw, defined, EARLY) && !(trigonometric && sw & C2 != 0) {
+    let out_of_range = trigonometric && sw & C2 != 0;
+    if !f.commit(sw, defined, EARLY) && !out_of_range {
         f.set(0, v);
         f.push(pushed);
     }

@@ -17,7 +17,7 @@ pub fn from_f64(bits: u64) -> Option<X87Reg> {
     if exponent.wrapping_sub(1) < 0x7fe {
         return Some(X87Reg {
             mantissa: 1 << 63 | bits << 11,
-            exponent: sign | exponent + BIAS64,
+            exponent: sign | (exponent + BIAS64),
         });
     }
     (bits << 1 == 0).then_some(X87Reg {
@@ -35,7 +35,7 @@ pub fn from_f32(bits: u32) -> Option<X87Reg> {
     if exponent.wrapping_sub(1) < 0xfe {
         return Some(X87Reg {
             mantissa: 1 << 63 | bits << 40,
-            exponent: sign | exponent + BIAS32,
+            exponent: sign | (exponent + BIAS32),
         });
     }
     (bits << 33 == 0).then_some(X87Reg {
@@ -65,7 +65,7 @@ fn round(reg: X87Reg, fraction: u32, bias: u64, top: u64) -> Option<(u64, u16)> 
     let exponent = reg.exponent & 0x7fff;
     if reg.mantissa >> 63 == 0 {
         let zero = reg.mantissa == 0 && exponent == 0;
-        let sign = (reg.exponent >> 15 & 1) * (top + 1) << fraction;
+        let sign = ((reg.exponent >> 15 & 1) * (top + 1)) << fraction;
         return zero.then_some((sign, 0));
     }
     let shift = 63 - fraction;
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn integers_are_exact() {
         assert_eq!(from_int(1), X87Reg::ONE);
-        assert_eq!(from_int(i64::MIN).exponent, 0x8000 | 0x3fff + 63);
+        assert_eq!(from_int(i64::MIN).exponent, 0x8000 | (0x3fff + 63));
         assert_eq!(to_f64(from_int(-3), 0x37f).unwrap().0, (-3.0f64).to_bits());
     }
 }

@@ -175,7 +175,7 @@ pub fn store_bcd(control: u16, a: X87Reg) -> ([u8; 10], u16) {
     let mut out = [0; 10];
     let mut rest = v.abs() as u64;
     for byte in &mut out[..9] {
-        *byte = (rest % 10 | rest / 10 % 10 << 4) as u8;
+        *byte = ((rest % 10) | ((rest / 10 % 10) << 4)) as u8;
         rest /= 100;
     }
     out[9] = if v.is_sign_negative() { 0x80 } else { 0 };
