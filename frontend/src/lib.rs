@@ -13,6 +13,6 @@ pub mod mode;
 pub mod policy;
 
 pub use discover::{CodeSource, LiftError, Lifted, Limits, lift_region};
-pub use features::Features;
+pub use features::{CpuidWord, Feature, Features};
 pub use mode::Mode;
 pub use policy::{Policy, Sensitive, SensitivePolicy};

@@ -1,5 +1,6 @@
 //! The mode key: everything besides the bytes that changes what code means.
 
+use crate::features::Features;
 use metaphrase_ir::{CodeSize, Type};
 
 /// What a translation depends on besides its address and bytes. Two translations of the same
@@ -13,6 +14,8 @@ pub struct Mode {
     /// True if ES, CS, SS and DS have base 0, so that no base is added for them. Always so in
     /// 64-bit code.
     pub flat: bool,
+    /// What the CPU model offers: an instruction of anything else raises #UD.
+    pub features: Features,
 }
 
 impl Mode {
@@ -21,19 +24,27 @@ impl Mode {
         code: CodeSize::Code64,
         big_stack: true,
         flat: true,
+        features: Features::MAX,
     };
     /// 32-bit code with flat segments.
     pub const FLAT32: Mode = Mode {
         code: CodeSize::Code32,
         big_stack: true,
         flat: true,
+        features: Features::MAX,
     };
     /// 16-bit code with flat segments and a 16-bit stack.
     pub const FLAT16: Mode = Mode {
         code: CodeSize::Code16,
         big_stack: false,
         flat: true,
+        features: Features::MAX,
     };
+
+    /// The same mode on a CPU that offers other features.
+    pub const fn with_features(self, features: Features) -> Mode {
+        Mode { features, ..self }
+    }
 
     /// True in 64-bit code.
     pub const fn is_64(self) -> bool {

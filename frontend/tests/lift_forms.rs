@@ -420,3 +420,52 @@ fn the_policies_differ_in_mechanism() {
     assert!(ops(Policy::Inline).contains(&Op::SetFlags));
     assert!(!ops(Policy::Callout).contains(&Op::SetFlags));
 }
+
+/// Each feature's instructions are known with it, and raise #UD without it.
+#[test]
+fn a_feature_that_is_off_is_undefined() {
+    use metaphrase_frontend::{Feature, Features};
+    let mut rng = Rng(7);
+    let mut seen = Features::NONE;
+    for code in Code::values() {
+        let needs: Vec<Feature> = code
+            .cpuid_features()
+            .iter()
+            .filter_map(|&mark| Feature::of(mark))
+            .filter(|&f| Features::MAX.offers(f) && f != Feature::Lm)
+            .collect();
+        // NOPs, and BSR and BSF, on CPUs without the feature.
+        let older = matches!(
+            code.mnemonic(),
+            Mnemonic::Lzcnt
+                | Mnemonic::Tzcnt
+                | Mnemonic::Prefetchnta
+                | Mnemonic::Prefetcht0
+                | Mnemonic::Prefetcht1
+                | Mnemonic::Prefetcht2
+        );
+        for feature in needs {
+            let set = Features(1 << feature as u32);
+            for whole in [Mode::LONG, Mode::FLAT32] {
+                let without = whole.with_features(Features::MAX.without(set));
+                for bytes in encodings(code, whole, &mut rng) {
+                    let region = lift(&bytes, without, Policy::Callout);
+                    assert_eq!(is_ud(&region), !older, "{code:?} {bytes:02x?} {feature:?}");
+                    if !is_ud(&lift(&bytes, whole, Policy::Callout)) {
+                        seen = seen.and(set);
+                    }
+                }
+            }
+        }
+    }
+    // Without instructions of their own, or with some that the table of forms does not mark.
+    let unmarked = Features::LAHF_LM.and(Features::NX).and(Features::LM);
+    assert_eq!(seen.and(unmarked), Features::MAX);
+    let without = Mode::LONG.with_features(Features::MAX.without(Features::LAHF_LM));
+    assert!(is_ud(&lift(&[0x9f], without, Policy::Callout)));
+    assert!(!is_ud(&lift(
+        &[0x9f],
+        without.with_features(Features::MAX),
+        Policy::Callout
+    )));
+}

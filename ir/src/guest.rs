@@ -88,6 +88,14 @@ guest_regs! {
     Xmm13 "xmm13" V128 "SSE register 13.";
     Xmm14 "xmm14" V128 "SSE register 14.";
     Xmm15 "xmm15" V128 "SSE register 15.";
+    Mm0 "mm0" I64 "MMX register 0: the significand of physical x87 register 0.";
+    Mm1 "mm1" I64 "MMX register 1: the significand of physical x87 register 1.";
+    Mm2 "mm2" I64 "MMX register 2: the significand of physical x87 register 2.";
+    Mm3 "mm3" I64 "MMX register 3: the significand of physical x87 register 3.";
+    Mm4 "mm4" I64 "MMX register 4: the significand of physical x87 register 4.";
+    Mm5 "mm5" I64 "MMX register 5: the significand of physical x87 register 5.";
+    Mm6 "mm6" I64 "MMX register 6: the significand of physical x87 register 6.";
+    Mm7 "mm7" I64 "MMX register 7: the significand of physical x87 register 7.";
 }
 
 impl Reg {
@@ -103,6 +111,12 @@ impl Reg {
         Reg::ALL[Reg::Xmm0 as usize + n]
     }
 
+    /// MMX register `n`, 0 to 7.
+    pub const fn mm(n: usize) -> Reg {
+        assert!(n < 8);
+        Reg::ALL[Reg::Mm0 as usize + n]
+    }
+
     /// Which part of the guest state the register belongs to, for helper effects.
     pub const fn class(self) -> RegClass {
         let n = self as u8;
@@ -112,6 +126,8 @@ impl Reg {
             RegClass::Segment
         } else if n <= Reg::SysFlags as u8 {
             RegClass::Control
+        } else if n >= Reg::Mm0 as u8 && n <= Reg::Mm7 as u8 {
+            RegClass::Mmx
         } else {
             RegClass::Sse
         }
@@ -129,6 +145,8 @@ pub enum RegClass {
     Control,
     /// MXCSR and XMM0 to XMM15.
     Sse,
+    /// MM0 to MM7, which every opaque helper reads and writes: they are part of the x87 registers.
+    Mmx,
 }
 
 impl fmt::Display for Reg {

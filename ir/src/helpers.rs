@@ -41,7 +41,8 @@ impl Effects {
     pub const READ_SSE: Effects = Effects(1 << 8);
     /// Writes MXCSR or XMM registers.
     pub const WRITE_SSE: Effects = Effects(1 << 9);
-    /// Reads or writes state that no IR op names (x87, time): must not be removed or moved.
+    /// Reads or writes state that no IR op names (x87, time): must not be removed or moved. MMX
+    /// registers are part of that state.
     pub const OPAQUE: Effects = Effects(1 << 10);
     /// Reads guest memory.
     pub const READ_MEM: Effects = Effects(1 << 11);
@@ -139,6 +140,10 @@ helpers! {
     Fxsave fxsave [I64] I64 [READ_SSE OPAQUE WRITE_MEM MAY_EXIT] "FXSAVE to linear address a; descriptor: bit 0 with REX.W, bit 1 in 64-bit code.";
     Fxrstor fxrstor [I64] I64 [WRITE_SSE OPAQUE READ_MEM MAY_EXIT] "FXRSTOR from linear address a; descriptor: bit 0 with REX.W, bit 1 in 64-bit code.";
     Ldmxcsr ldmxcsr [I32] I64 [WRITE_SSE MAY_EXIT] "LDMXCSR of value a; #GP for reserved bits.";
+
+    // MMX. The registers themselves are guest registers; these keep the rest of the x87 state.
+    EnterMmx enter_mmx [] I64 [MAY_EXIT] "What every MMX instruction does to the x87 state: #MF if an exception is pending; else, unless bit 8 of the descriptor is set, TOP 0, every register in use, and ones in sign and exponent of the MMX registers in the descriptor's low eight bits.";
+    Emms emms [] I64 [OPAQUE MAY_EXIT] "EMMS: every x87 register is empty.";
 
     // Segments in user mode.
     LoadSegment load_segment [I16] I64 [READ_SEGMENT WRITE_SEGMENT MAY_EXIT] "Loads selector a; descriptor: the segment's number in encoding order (ES, CS, SS, DS, FS, GS).";

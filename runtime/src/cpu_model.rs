@@ -1,65 +1,105 @@
-//! CPU models: what CPUID says. Only what the frontend implements and tests may be advertised.
+//! CPU models: what CPUID says, and what the lifter accepts. Both come from the feature table of
+//! the frontend, so only what is implemented and tested can be advertised.
 
-/// A CPU model by name.
+use metaphrase_frontend::{CpuidWord, Feature, Features};
+
+/// A CPU model: a name from the table, perhaps with features added or taken away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CpuModel {
     name: &'static str,
-    /// Leaf 1 ECX.
-    features_c: u32,
-    /// Leaf 1 EDX.
-    features_d: u32,
-    /// Leaf 7.0 EBX.
-    structured_b: u32,
-    /// Leaf 80000001 ECX.
-    extended_c: u32,
-    /// Leaf 80000001 EDX.
-    extended_d: u32,
+    /// Leaf 1 EAX: family, model, stepping.
+    signature: u32,
+    features: Features,
 }
 
-/// A name that no model has.
+/// Why text names no CPU model.
 #[derive(thiserror::Error, Clone, PartialEq, Eq, Debug)]
-#[error("unknown CPU model '{name}'; did you mean '{nearest}'? (known: {known})")]
-pub struct UnknownModel {
-    /// The name.
-    pub name: String,
-    /// The known name that is nearest to it.
-    pub nearest: &'static str,
-    /// All known names.
-    pub known: String,
+pub enum CpuModelError {
+    /// No model has the name.
+    #[error("unknown CPU model '{name}'; did you mean '{nearest}'? (known: {known})")]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The known name that is nearest to it.
+        nearest: &'static str,
+        /// All known names.
+        known: String,
+    },
+    /// The model needs features that are not implemented.
+    #[error("CPU model '{name}' is not there yet: it needs {missing}; the nearest is '{nearest}'")]
+    NotYet {
+        /// The name.
+        name: &'static str,
+        /// The features that are missing.
+        missing: String,
+        /// The largest model that it contains.
+        nearest: &'static str,
+    },
+    /// No feature has the name.
+    #[error("unknown CPU feature '{name}'; did you mean '{nearest}'? (known: {known})")]
+    UnknownFeature {
+        /// The name.
+        name: String,
+        /// The known name that is nearest to it.
+        nearest: &'static str,
+        /// All known names.
+        known: String,
+    },
+    /// A feature that is not implemented was asked for.
+    #[error("CPU feature '{name}' is not there yet")]
+    FeatureNotYet {
+        /// The name.
+        name: &'static str,
+    },
+    /// What follows the model's name is not `+feature` or `-feature`.
+    #[error("'{text}' after the CPU model is neither +feature nor -feature")]
+    Sign {
+        /// What stands there.
+        text: String,
+    },
 }
 
-/// FPU, TSC, CX8, CMOV, MMX, FXSR, SSE, SSE2. Glibc calls a 64-bit CPU without MMX broken, so MMX
-/// is advertised with the SSE forms of its instructions.
-const BASE_D: u32 = 1 | 1 << 4 | 1 << 8 | 1 << 15 | 1 << 23 | 1 << 24 | 1 << 25 | 1 << 26;
-/// SYSCALL (64-bit mode), NX, RDTSCP, long mode; and the bits that mirror leaf 1 on AMD.
-const EXT_D: u32 = 1 << 11 | 1 << 20 | 1 << 29;
-const RDTSCP: u32 = 1 << 27;
-const LAHF64: u32 = 1 << 0;
-const LZCNT: u32 = 1 << 5;
-const CX16: u32 = 1 << 13;
-const MOVBE: u32 = 1 << 22;
-const POPCNT: u32 = 1 << 23;
-const BMI1: u32 = 1 << 3;
-const BMI2: u32 = 1 << 8;
-const ADX: u32 = 1 << 19;
+const I486: Features = Features::FPU;
+const PENTIUM: Features = I486.and(Features::TSC).and(Features::CX8);
+const PENTIUM3: Features = PENTIUM
+    .and(Features::SEP)
+    .and(Features::CMOV)
+    .and(Features::MMX)
+    .and(Features::FXSR)
+    .and(Features::SSE);
+/// Level 1 of the System V psABI for x86-64, and what every 64-bit CPU has besides.
+const V1: Features = PENTIUM3
+    .and(Features::SSE2)
+    .and(Features::CLFSH)
+    .and(Features::SYSCALL)
+    .and(Features::NX)
+    .and(Features::LM);
+/// Level 2.
+const V2: Features = V1
+    .and(Features::CX16)
+    .and(Features::LAHF_LM)
+    .and(Features::POPCNT)
+    .and(Features::SSE3)
+    .and(Features::SSSE3)
+    .and(Features::SSE41)
+    .and(Features::SSE42);
 
+const fn model(name: &'static str, signature: u32, features: Features) -> CpuModel {
+    CpuModel {
+        name,
+        signature,
+        features,
+    }
+}
+
+/// Every model, each with more than the one before.
 const MODELS: &[CpuModel] = &[
-    CpuModel {
-        name: "x86-64-v1",
-        features_c: 0,
-        features_d: BASE_D,
-        structured_b: 0,
-        extended_c: 0,
-        extended_d: EXT_D,
-    },
-    CpuModel {
-        name: "max",
-        features_c: CX16 | MOVBE | POPCNT,
-        features_d: BASE_D,
-        structured_b: BMI1 | BMI2 | ADX,
-        extended_c: LAHF64 | LZCNT,
-        extended_d: EXT_D | RDTSCP,
-    },
+    model("486", 0x480, I486),
+    model("pentium", 0x52c, PENTIUM),
+    model("pentium3", 0x673, PENTIUM3),
+    model("x86-64-v1", 0x6f0, V1),
+    model("x86-64-v2", 0x6f0, V2),
+    model("max", 0x6f0, Features::MAX),
 ];
 
 /// The vendor string, twelve characters. Glibc reads the feature bits only of vendors that it
@@ -74,29 +114,81 @@ impl CpuModel {
         MODELS[MODELS.len() - 1]
     }
 
-    /// The model with that name.
-    pub fn from_name(name: &str) -> Result<CpuModel, UnknownModel> {
-        if let Some(model) = MODELS.iter().find(|m| m.name == name) {
-            return Ok(*model);
+    /// The model that text such as `max` or `max,-sse2,+popcnt` describes.
+    ///
+    /// # Errors
+    /// If it names a model or a feature that does not exist or is not implemented.
+    pub fn from_name(text: &str) -> Result<CpuModel, CpuModelError> {
+        let mut parts = text.split(',');
+        let name = parts.next().unwrap_or_default();
+        let Some(base) = MODELS.iter().find(|m| m.name == name) else {
+            return Err(CpuModelError::Unknown {
+                name: name.to_owned(),
+                nearest: nearest(name, Self::names()).unwrap_or("max"),
+                known: list(Self::names()),
+            });
+        };
+        if !base.is_available() {
+            let missing = base.features.without(Features::MAX);
+            let smaller = |m: &&CpuModel| m.is_available() && base.features.has(m.features);
+            return Err(CpuModelError::NotYet {
+                name: base.name,
+                missing: list(missing.iter().map(Feature::name)),
+                nearest: MODELS.iter().rfind(smaller).map_or("max", |m| m.name),
+            });
         }
-        let distance = |m: &&CpuModel| edit_distance(name, m.name);
-        let nearest = MODELS.iter().min_by_key(distance).map_or("max", |m| m.name);
-        let known: Vec<&str> = Self::names().collect();
-        Err(UnknownModel {
-            name: name.to_owned(),
-            nearest,
-            known: known.join(", "),
-        })
+        let mut model = *base;
+        for part in parts {
+            model.change(part)?;
+        }
+        Ok(model)
     }
 
-    /// The names of all models.
+    /// Adds or takes away a feature, as `+name` or `-name` says.
+    fn change(&mut self, text: &str) -> Result<(), CpuModelError> {
+        let (name, on) = match (text.strip_prefix('+'), text.strip_prefix('-')) {
+            (Some(name), _) => (name, true),
+            (_, Some(name)) => (name, false),
+            _ => return Err(CpuModelError::Sign { text: text.into() }),
+        };
+        let names = || Feature::ALL.iter().map(|f| f.name());
+        let Some(&feature) = Feature::ALL.iter().find(|f| f.name() == name) else {
+            return Err(CpuModelError::UnknownFeature {
+                name: name.into(),
+                nearest: nearest(name, names()).unwrap_or("sse2"),
+                known: list(names()),
+            });
+        };
+        let set = Features(1 << feature as u32);
+        if !on {
+            self.features = self.features.without(set);
+        } else if Features::MAX.has(set) {
+            self.features = self.features.and(set);
+        } else {
+            let name = feature.name();
+            return Err(CpuModelError::FeatureNotYet { name });
+        }
+        Ok(())
+    }
+
+    /// Whether everything that the model offers is implemented.
+    fn is_available(&self) -> bool {
+        Features::MAX.has(self.features)
+    }
+
+    /// The names of all models that there are.
     pub fn names() -> impl Iterator<Item = &'static str> {
-        MODELS.iter().map(|m| m.name)
+        MODELS.iter().filter(|m| m.is_available()).map(|m| m.name)
     }
 
-    /// The model's name.
+    /// The model's name, without what was added or taken away.
     pub fn name(&self) -> &'static str {
         self.name
+    }
+
+    /// What the model offers.
+    pub fn features(&self) -> Features {
+        self.features
     }
 
     /// EAX, EBX, ECX, EDX of a leaf; zeros for leaves that do not exist.
@@ -105,18 +197,43 @@ impl CpuModel {
             let at = |i: usize| u32::from(bytes.get(4 * n + i).copied().unwrap_or(0));
             at(0) | at(1) << 8 | at(2) << 16 | at(3) << 24
         };
+        let bits = |word| self.features.cpuid(word);
         match leaf {
-            0 => [7, word(VENDOR, 0), word(VENDOR, 2), word(VENDOR, 1)],
-            // Family 6, model 15; CLFLUSH line of 8 quadwords, one logical processor.
-            1 => [0x6f0, 8 << 8 | 1 << 16, self.features_c, self.features_d],
-            7 if sub == 0 => [0, self.structured_b, 0, 0],
+            0 => [
+                self.last_leaf(),
+                word(VENDOR, 0),
+                word(VENDOR, 2),
+                word(VENDOR, 1),
+            ],
+            1 => {
+                // One logical processor, and the CLFLUSH line in quadwords.
+                let line = if bits(CpuidWord::Leaf1Edx) & 1 << 19 != 0 {
+                    8 << 8
+                } else {
+                    0
+                };
+                [
+                    self.signature,
+                    line | 1 << 16,
+                    bits(CpuidWord::Leaf1Ecx),
+                    bits(CpuidWord::Leaf1Edx),
+                ]
+            }
+            7 if sub == 0 => [0, bits(CpuidWord::Leaf7Ebx), bits(CpuidWord::Leaf7Ecx), 0],
+            // A CPU before the extended leaves answers with zeros.
+            0x8000_0000.. if !self.has_extended_leaves() => [0; 4],
             0x8000_0000 => [
                 0x8000_0008,
                 word(VENDOR, 0),
                 word(VENDOR, 2),
                 word(VENDOR, 1),
             ],
-            0x8000_0001 => [0, 0, self.extended_c, self.extended_d],
+            0x8000_0001 => [
+                0,
+                0,
+                bits(CpuidWord::ExtendedEcx),
+                bits(CpuidWord::ExtendedEdx),
+            ],
             0x8000_0002..=0x8000_0004 => {
                 let first = (leaf - 0x8000_0002) as usize * 4;
                 std::array::from_fn(|i| word(BRAND.as_bytes(), first + i))
@@ -131,6 +248,31 @@ impl CpuModel {
             _ => [0; 4],
         }
     }
+
+    /// The last basic leaf.
+    fn last_leaf(&self) -> u32 {
+        let words = [CpuidWord::Leaf7Ebx, CpuidWord::Leaf7Ecx];
+        if self.has_extended_leaves() || words.iter().any(|&w| self.features.cpuid(w) != 0) {
+            7
+        } else {
+            1
+        }
+    }
+
+    fn has_extended_leaves(&self) -> bool {
+        let words = [CpuidWord::ExtendedEcx, CpuidWord::ExtendedEdx];
+        words.iter().any(|&w| self.features.cpuid(w) != 0)
+    }
+}
+
+/// Names with commas between.
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// The name that is nearest to what was written.
+fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    names.min_by_key(|known| edit_distance(name, known))
 }
 
 /// Levenshtein distance, for suggestions.
@@ -155,19 +297,72 @@ mod tests {
 
     #[test]
     fn unknown_names_get_a_suggestion() {
-        let error = CpuModel::from_name("x86-64-v9").unwrap_err();
-        assert_eq!(error.nearest, "x86-64-v1");
-        assert_eq!(CpuModel::from_name("mx").unwrap_err().nearest, "max");
-        assert_eq!(CpuModel::from_name("max").unwrap().name(), "max");
+        let suggested = |text| match CpuModel::from_name(text).unwrap_err() {
+            CpuModelError::Unknown { nearest, .. }
+            | CpuModelError::UnknownFeature { nearest, .. } => nearest,
+            other => panic!("{other}"),
+        };
+        assert_eq!(suggested("x86-64-v9"), "x86-64-v1");
+        assert_eq!(suggested("mx"), "max");
+        assert_eq!(suggested("pentiun"), "pentium");
+        assert_eq!(suggested("max,-popcn"), "popcnt");
+        assert_eq!(suggested("max,+sse2,+bmi3"), "bmi1");
+        let text = CpuModel::from_name("max,sse2").unwrap_err().to_string();
+        assert!(text.contains("'sse2'"), "{text}");
     }
 
     #[test]
-    fn nothing_beyond_sse2_is_advertised() {
-        let c = CpuModel::max().cpuid(1, 0)[2];
-        // SSE3, PCLMULQDQ, SSSE3, FMA, SSE4.1, SSE4.2, AES, XSAVE, OSXSAVE, AVX.
-        let later = 1 | 1 << 1 | 1 << 9 | 1 << 12 | 1 << 19 | 1 << 20 | 0b1111 << 25;
-        assert_eq!(c & later, 0);
-        assert_eq!(CpuModel::max().cpuid(7, 0)[1] & (1 << 5 | 1 << 16), 0);
+    fn features_come_and_go() {
+        let model = CpuModel::from_name("max,-sse2,-popcnt,+popcnt").unwrap();
+        assert_eq!(model.features(), Features::MAX.without(Features::SSE2));
+        assert_eq!(model.cpuid(1, 0)[3] & 1 << 26, 0);
+        assert_ne!(model.cpuid(1, 0)[2] & 1 << 23, 0);
+        let old = CpuModel::from_name("486").unwrap();
+        assert_eq!(old.cpuid(1, 0), [0x480, 1 << 16, 0, 1]);
+        assert_eq!(old.cpuid(0, 0)[0], 1);
+        assert_eq!(old.cpuid(0x8000_0000, 0), [0; 4]);
+    }
+
+    #[test]
+    fn models_offer_only_what_there_is() {
+        for name in CpuModel::names() {
+            let model = CpuModel::from_name(name).unwrap();
+            assert!(Features::MAX.has(model.features()), "{name}");
+        }
+        for model in MODELS.iter().filter(|m| !m.is_available()) {
+            match CpuModel::from_name(model.name).unwrap_err() {
+                CpuModelError::NotYet { nearest, .. } => {
+                    assert!(CpuModel::names().any(|n| n == nearest));
+                }
+                other => panic!("{other}"),
+            }
+        }
+    }
+
+    /// Every bit of every CPUID register is that of a feature that the lifter asks about.
+    #[test]
+    fn cpuid_shows_the_features_and_nothing_else() {
+        for name in CpuModel::names() {
+            let whole = CpuModel::from_name(name).unwrap();
+            let variants = whole.features().iter().map(|f| {
+                let text = format!("{name},-{}", f.name());
+                CpuModel::from_name(&text).unwrap()
+            });
+            for model in std::iter::once(whole).chain(variants) {
+                let [_, _, c, d] = model.cpuid(1, 0);
+                let [_, b7, c7, d7] = model.cpuid(7, 0);
+                let [_, _, ec, ed] = model.cpuid(0x8000_0001, 0);
+                let mut left = [c, d, b7, c7, ec, ed];
+                for &feature in Feature::ALL {
+                    let (word, bit) = feature.cpuid();
+                    let place = &mut left[word as usize];
+                    let shown = *place >> bit & 1 != 0;
+                    assert_eq!(shown, model.features().offers(feature), "{feature:?}");
+                    *place &= !(1 << bit);
+                }
+                assert_eq!((left, d7), ([0; 6], 0));
+            }
+        }
     }
 
     #[test]

@@ -190,6 +190,9 @@ impl CpuState {
                 Reg::Df => offset_of!(CpuState, df),
                 Reg::SysFlags => offset_of!(CpuState, sysflags),
                 Reg::Mxcsr => offset_of!(CpuState, mxcsr),
+                _ if n >= Reg::Mm0 as usize && n <= Reg::Mm7 as usize => {
+                    offset_of!(CpuState, x87) + (n - Reg::Mm0 as usize) * size_of::<X87Reg>()
+                }
                 _ => offset_of!(CpuState, xmm) + (n - Reg::Xmm0 as usize) * 16,
             }
         };

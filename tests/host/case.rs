@@ -102,6 +102,38 @@ impl Mode {
     }
 }
 
+/// The x87 and MMX registers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fpu {
+    /// The significands of the physical registers: MM0 to MM7.
+    pub mm: [u64; 8],
+    /// Their signs and exponents.
+    pub exponent: [u16; 8],
+    /// The control word.
+    pub control: u16,
+    /// The status word.
+    pub status: u16,
+    /// One bit a physical register that is in use.
+    pub tags: u16,
+}
+
+impl Fpu {
+    /// After FNINIT.
+    pub const INIT: Fpu = Fpu {
+        mm: [0; 8],
+        exponent: [0; 8],
+        control: 0x37f,
+        status: 0,
+        tags: 0,
+    };
+
+    /// TOP.
+    pub const fn top(&self) -> usize {
+        self.status as usize >> 11 & 7
+    }
+}
+
 /// One store into the data area before the case runs.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,6 +160,8 @@ pub struct Case {
     pub xmm: [u128; 16],
     /// MXCSR.
     pub mxcsr: u32,
+    /// The x87 state.
+    pub fpu: Fpu,
     /// Code size.
     pub mode: Mode,
     /// The instruction's bytes.
@@ -149,6 +183,7 @@ impl Case {
             at: CODE_AT,
             xmm: [0; 16],
             mxcsr: 0x1f80,
+            fpu: Fpu::INIT,
             mode,
             code,
             len: bytes.len() as u64,
@@ -208,6 +243,8 @@ pub struct Outcome {
     pub rip: u64,
     /// XMM0 to XMM15.
     pub xmm: [u128; 16],
+    /// The x87 state.
+    pub fpu: Fpu,
     /// MXCSR.
     pub mxcsr: u32,
     /// The exception's vector, or [`COMPLETED`], or [`HANG`].
@@ -229,6 +266,7 @@ impl Outcome {
         rflags: 0,
         rip: 0,
         xmm: [0; 16],
+        fpu: Fpu::INIT,
         mxcsr: 0,
         trap: HANG,
         error: 0,

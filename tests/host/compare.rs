@@ -163,6 +163,19 @@ pub fn differences(
         (host.mxcsr & kept).into(),
         (ours.mxcsr & kept).into(),
     );
+    differ(
+        "x87 control",
+        host.fpu.control.into(),
+        ours.fpu.control.into(),
+    );
+    differ("x87 status", host.fpu.status.into(), ours.fpu.status.into());
+    differ("x87 tags", host.fpu.tags.into(), ours.fpu.tags.into());
+    for n in 0..8 {
+        let name = format!("mm{n}");
+        differ(&name, host.fpu.mm[n], ours.fpu.mm[n]);
+        let (host, ours) = (host.fpu.exponent[n], ours.fpu.exponent[n]);
+        differ(&format!("exponent of {name}"), host.into(), ours.into());
+    }
     let same = if is_estimate(instr) {
         estimates_agree
     } else {

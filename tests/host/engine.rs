@@ -72,6 +72,9 @@ fn set_segments(vcpu: &mut Vcpu, mode: Mode) {
 /// The instructions a case may take: REP and the INT3 behind it, with room.
 const BUDGET: u64 = 100_000;
 
+/// TOP in the x87 status word.
+const TOP: u16 = 7 << 11;
+
 impl Engine {
     /// An engine for code of one size.
     pub fn new(kind: Kind, mode: Mode) -> Engine {
@@ -107,6 +110,7 @@ impl Engine {
             },
             big_stack: mode != Mode::M16,
             flat: mode != Mode::M16,
+            features: metaphrase_frontend::Features::MAX,
         };
         let env = Env::new(memory, CpuModel::max());
         let mut vcpu = Vcpu::new(env, guest_mode, options).expect("a virtual CPU");
@@ -178,12 +182,28 @@ impl Engine {
         state.set_rflags(case.rflags & (ARITH | DF) | 0x202);
         state.xmm = case.xmm;
         state.mxcsr = case.mxcsr;
+        let fpu = &mut state.x87;
+        for (n, reg) in fpu.regs.iter_mut().enumerate() {
+            reg.mantissa = case.fpu.mm[n];
+            reg.exponent = case.fpu.exponent[n].into();
+        }
+        fpu.control = case.fpu.control;
+        fpu.status = case.fpu.status & !TOP;
+        fpu.top = case.fpu.top() as u16;
+        fpu.tags = case.fpu.tags as u8;
         state.rip = case.ip();
         let stop = self.vcpu.run(BUDGET).expect("the engine runs");
         let mut out = Outcome::EMPTY;
         let state = &self.vcpu.state;
         out.gpr = state.gpr;
         out.rflags = state.rflags() & FLAGS;
+        out.fpu = Fpu {
+            mm: state.x87.regs.map(|r| r.mantissa),
+            exponent: state.x87.regs.map(|r| r.exponent as u16),
+            control: state.x87.control,
+            status: state.x87.status & !TOP | state.x87.top << 11 & TOP,
+            tags: state.x87.tags.into(),
+        };
         (out.xmm, out.mxcsr, out.rip) = (state.xmm, state.mxcsr, state.rip);
         match stop {
             Stop::Exception(e) => {

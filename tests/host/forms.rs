@@ -13,7 +13,7 @@ use iced_x86::*;
 pub enum Class {
     /// Unprivileged integer instructions: all of them must work.
     Integer,
-    /// SSE and SSE2.
+    /// MMX, SSE and their extensions.
     Sse,
     /// Depends on the operating system or on descriptor tables; tested with the runtime.
     System(&'static str),
@@ -110,7 +110,8 @@ pub fn class(code: Code) -> Class {
         Class::Integer
     } else if varying {
         Class::Varying
-    } else if all(&[SSE, SSE2, CLFSH]) {
+    } else if all(&[MMX, SSE, SSE2, SSE3, CLFSH, CLFLUSHOPT]) && code.mnemonic() != Mnemonic::Fisttp
+    {
         Class::Sse
     } else {
         Class::NotYet

@@ -392,6 +392,45 @@ unsafe fn fp_area(uc: &mut libc::ucontext_t) -> (*mut u32, *mut u128, *mut u64) 
     }
 }
 
+/// The x87 part of a frame's FXSAVE image, which numbers the registers from TOP on.
+unsafe fn read_fpu(uc: &libc::ucontext_t, present: bool) -> Fpu {
+    let mut fpu = Fpu::INIT;
+    if !present {
+        return fpu;
+    }
+    let image = uc.uc_mcontext.fpregs.cast::<u8>();
+    // SAFETY: the image has 512 bytes.
+    unsafe {
+        fpu.control = image.cast::<u16>().read_unaligned();
+        fpu.status = image.add(2).cast::<u16>().read_unaligned();
+        fpu.tags = u16::from(*image.add(4));
+        for i in 0..8 {
+            let n = (fpu.top() + i) & 7;
+            let at = image.add(32 + 16 * i);
+            fpu.mm[n] = at.cast::<u64>().read_unaligned();
+            fpu.exponent[n] = at.add(8).cast::<u16>().read_unaligned();
+        }
+    }
+    fpu
+}
+
+/// Writes what [`read_fpu`] reads.
+unsafe fn write_fpu(uc: &mut libc::ucontext_t, fpu: &Fpu) {
+    let image = uc.uc_mcontext.fpregs.cast::<u8>();
+    // SAFETY: the image has 512 bytes.
+    unsafe {
+        image.cast::<u16>().write_unaligned(fpu.control);
+        image.add(2).cast::<u16>().write_unaligned(fpu.status);
+        *image.add(4) = fpu.tags as u8;
+        for i in 0..8 {
+            let n = (fpu.top() + i) & 7;
+            let at = image.add(32 + 16 * i);
+            at.cast::<u64>().write_unaligned(fpu.mm[n]);
+            at.add(8).cast::<u16>().write_unaligned(fpu.exponent[n]);
+        }
+    }
+}
+
 unsafe fn record(child: &mut Child, uc: &mut libc::ucontext_t, sig: i32, left: u64) {
     // SAFETY: the index is below the batch's count; the frame and the data area are ours.
     unsafe {
@@ -424,6 +463,7 @@ unsafe fn record(child: &mut Child, uc: &mut libc::ucontext_t, sig: i32, left: u
         }
         let (mxcsr, xmm, bitmap) = fp_area(uc);
         out.mxcsr = *mxcsr;
+        out.fpu = read_fpu(uc, *bitmap & 1 != 0);
         out.xmm = if *bitmap & 2 != 0 {
             xmm.cast::<[u128; 16]>().read_unaligned()
         } else {
@@ -519,5 +559,6 @@ unsafe fn set_up(child: &mut Child, uc: &mut libc::ucontext_t) {
         *mxcsr = case.mxcsr;
         xmm.cast::<[u128; 16]>().write_unaligned(case.xmm);
         *bitmap |= 3;
+        write_fpu(uc, &case.fpu);
     }
 }

@@ -65,6 +65,34 @@ fn address_bytes(mode: Mode, m: &UsedMemory) -> usize {
     }
 }
 
+/// Whether the instruction is one of MMX or may switch to it.
+fn is_mmx(instr: &Instruction) -> bool {
+    instr.mnemonic() == Mnemonic::Emms
+        || (0..instr.code().op_code().op_count()).any(|n| {
+            use OpCodeOperandKind::*;
+            matches!(
+                instr.code().op_code().op_kind(n),
+                mm_reg | mm_rm | mm_or_mem
+            )
+        })
+}
+
+/// A random x87 state; now and then with a pending exception.
+fn fpu(rng: &mut Rng) -> Fpu {
+    let mut fpu = Fpu {
+        mm: std::array::from_fn(|_| rng.lanes()),
+        exponent: std::array::from_fn(|_| rng.corner() as u16),
+        control: 0x37f,
+        status: rng.u64() as u16 & 0x7800,
+        tags: rng.u64() as u16 & 0xff,
+    };
+    if rng.one_in(12) {
+        fpu.control &= !1;
+        fpu.status |= 0x8081;
+    }
+    fpu
+}
+
 /// Makes random states for one encoding.
 pub struct Steering {
     encoding: Encoding,
@@ -103,6 +131,9 @@ impl Steering {
         }
         for value in &mut case.xmm {
             *value = u128::from(rng.lanes()) << 64 | u128::from(rng.lanes());
+        }
+        if is_mmx(instr) {
+            case.fpu = fpu(rng);
         }
         case.rflags = rng.u64() & (ARITH | DF);
         if rng.one_in(2) {

@@ -26,6 +26,16 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
     true
 }
 
+/// LZCNT and TZCNT on a CPU without them: the prefix means nothing, and they are BSR and BSF.
+pub fn lift_as_older(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
+    match mnemonic {
+        Mnemonic::Lzcnt => bit_scan(cx, false),
+        Mnemonic::Tzcnt => bit_scan(cx, true),
+        _ => return false,
+    }
+    true
+}
+
 /// The place of a bit operand. A bit offset in a register reaches beyond a memory operand: it
 /// selects the element of a bit string first (SDM volume 2, 3.1.1.9, "Bit(BitBase, BitOffset)").
 fn bit_place(cx: &mut Lift<'_>, offset: Value) -> Place {

@@ -15,6 +15,7 @@ pub mod bits;
 pub mod bmi;
 pub mod control;
 pub mod data;
+pub mod mmx;
 pub mod muldiv;
 pub mod operand;
 pub mod partial;
@@ -27,7 +28,6 @@ pub mod system;
 pub mod unary;
 pub mod x87;
 
-use crate::features::Features;
 use crate::mode::Mode;
 use crate::policy::{Policy, Sensitive, SensitivePolicy};
 use iced_x86::{CodeSize as IcedCodeSize, Instruction, Mnemonic};
@@ -57,8 +57,6 @@ pub struct Lift<'a> {
     pub mode: Mode,
     /// The instruction.
     pub insn: Instruction,
-    /// The instruction sets that are on.
-    pub features: Features,
     policy: &'a SensitivePolicy,
     targets: &'a HashMap<u64, Block>,
     took_trap: bool,
@@ -76,7 +74,6 @@ impl<'a> Lift<'a> {
             ir,
             mode,
             insn: Instruction::default(),
-            features: Features::default(),
             policy,
             targets,
             took_trap: false,
@@ -88,7 +85,11 @@ impl<'a> Lift<'a> {
         self.insn = *insn;
         debug_assert_ne!(insn.code_size(), IcedCodeSize::Unknown);
         let m = insn.mnemonic();
-        let known = FAMILIES.iter().any(|family| family(self, m));
+        let known = if self.mode.features.allow(insn) {
+            FAMILIES.iter().any(|family| family(self, m))
+        } else {
+            bits::lift_as_older(self, m)
+        };
         if !known {
             self.ud();
         }
@@ -188,6 +189,7 @@ const FAMILIES: &[Family] = &[
     bits::lift,
     bmi::lift,
     sse::lift,
+    mmx::lift,
     string::lift,
     atomic::lift,
     system::lift,

@@ -38,6 +38,7 @@ pub fn helper_reads(e: Effects) -> u64 {
             RegClass::Segment => Effects::READ_SEGMENT,
             RegClass::Control => Effects::READ_CONTROL,
             RegClass::Sse => Effects::READ_SSE,
+            RegClass::Mmx => Effects::OPAQUE,
         })
     });
     regs | if e.has(Effects::READ_FLAGS) { FLAGS } else { 0 }
@@ -51,6 +52,7 @@ pub fn helper_writes(e: Effects) -> u64 {
             RegClass::Segment => Effects::WRITE_SEGMENT,
             RegClass::Control => Effects::WRITE_CONTROL,
             RegClass::Sse => Effects::WRITE_SSE,
+            RegClass::Mmx => Effects::OPAQUE,
         })
     });
     regs | if e.has(Effects::WRITE_FLAGS) {

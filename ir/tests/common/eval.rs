@@ -213,6 +213,7 @@ impl Machine {
                 RegClass::Segment => (Effects::READ_SEGMENT, Effects::WRITE_SEGMENT),
                 RegClass::Control => (Effects::READ_CONTROL, Effects::WRITE_CONTROL),
                 RegClass::Sse => (Effects::READ_SSE, Effects::WRITE_SSE),
+                RegClass::Mmx => (Effects::OPAQUE, Effects::OPAQUE),
             };
             if e.has(read) {
                 reads.push(r);

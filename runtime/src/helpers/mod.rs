@@ -5,6 +5,7 @@
 //! returns; its caller leaves the region.
 
 mod bits;
+mod mmx;
 mod rep;
 mod sse;
 mod system;
@@ -111,6 +112,8 @@ table! {
     Fxsave = x87::fxsave;
     Fxrstor = x87::fxrstor;
     Ldmxcsr = sse::ldmxcsr;
+    EnterMmx = mmx::enter_mmx;
+    Emms = mmx::emms;
     LoadSegment = system::load_segment;
     SegmentInfo = system::segment_info;
     PushfImage = system::pushf_image;

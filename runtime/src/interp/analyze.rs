@@ -516,5 +516,6 @@ fn call_writes(helper: u64, reg: Reg) -> bool {
         RegClass::Segment => Effects::WRITE_SEGMENT,
         RegClass::Control => Effects::WRITE_CONTROL,
         RegClass::Sse => Effects::WRITE_SSE,
+        RegClass::Mmx => Effects::OPAQUE,
     })
 }

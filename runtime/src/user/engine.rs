@@ -55,7 +55,7 @@ impl Engine for Vcpu {
         self.flush()?;
         self.env.memory = memory;
         self.env.attach(&mut self.state);
-        self.mode = mode(abi);
+        self.mode = mode(abi).with_features(self.env.cpu.features());
         Ok(())
     }
 

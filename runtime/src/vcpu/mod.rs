@@ -155,9 +155,9 @@ impl Vcpu {
             Engine::Jit | Engine::Tiered => Some(Jit::new(&options)?),
         };
         let mut vcpu = Vcpu {
+            mode: mode.with_features(env.cpu.features()),
             state,
             env,
-            mode,
             stats: Stats::default(),
             options,
             cache: Cache::default(),

@@ -128,7 +128,7 @@ impl Vcpu {
     pub fn replace_memory(&mut self, memory: GuestMemory, mode: Mode) -> Result<(), VcpuError> {
         self.flush()?;
         self.env.memory = memory;
-        self.mode = mode;
+        self.mode = mode.with_features(self.env.cpu.features());
         self.env.attach(&mut self.state);
         Ok(())
     }

@@ -6,7 +6,7 @@ use metaphrase_ir::Shape::{self, I8x16, I16x8, I32x4, I64x2};
 use metaphrase_ir::{Builder, IntCc, Op, Type, Value};
 
 /// A function of two vectors.
-type Binary = fn(&mut Builder<'_>, Value, Value) -> Value;
+pub type Binary = fn(&mut Builder<'_>, Value, Value) -> Value;
 
 /// Lifts the instruction if it is one of this group.
 pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
@@ -35,7 +35,7 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
 }
 
 /// The two-operand instructions: the destination is the first argument.
-fn binary(mnemonic: Mnemonic) -> Option<Binary> {
+pub fn binary(mnemonic: Mnemonic) -> Option<Binary> {
     use Mnemonic::*;
     Some(match mnemonic {
         Pand | Andps | Andpd => |ir, a, b| ir.vand(a, b),
@@ -89,7 +89,7 @@ fn binary(mnemonic: Mnemonic) -> Option<Binary> {
 }
 
 /// The shifts of all lanes by one count.
-fn shift(mnemonic: Mnemonic) -> Option<(Op, Shape)> {
+pub fn shift(mnemonic: Mnemonic) -> Option<(Op, Shape)> {
     use Mnemonic::*;
     Some(match mnemonic {
         Psllw => (Op::VShl, I16x8),

@@ -1,4 +1,4 @@
-//! MASKMOVDQU: the store of chosen bytes.
+//! MASKMOVDQU, and what it shares with MASKMOVQ: the store of chosen bytes.
 
 use super::Lift;
 use iced_x86::{Mnemonic, OpKind, Register};
@@ -11,19 +11,31 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
     }
     let (data, mask) = (cx.xmm(1), cx.xmm(2));
     let chosen = cx.ir.vmask(Shape::I8x16, mask);
+    touch(cx, 16);
+    store_chosen(cx, data, chosen);
+    true
+}
+
+/// Faults if one of the `size` bytes cannot be written.
+///
+/// Nothing may be written if one of the bytes cannot be. Which bytes count is up to the CPU (SDM
+/// volume 2, MASKMOVDQU); here as on real ones all do, whatever the mask. They lie on two pages at
+/// most: touch the first byte, and the first one at a multiple of `size`, which is where another
+/// page would start, without a change.
+pub fn touch(cx: &mut Lift<'_>, size: u64) {
     let addr = pointer(cx);
-    // Nothing may be written if one of the bytes cannot be. Which bytes count is up to the CPU
-    // (SDM volume 2, MASKMOVDQU); here as on real ones all 16 do, whatever the mask. They lie on
-    // two pages at most: touch the first byte, and the first one at a multiple of 16, which is
-    // where another page would start, without a change.
-    let fifteen = cx.iconst(Type::I64, 15);
-    let tiles = cx.iconst(Type::I64, !15);
-    let end = cx.ir.add(addr, fifteen);
+    let last = cx.iconst(Type::I64, size - 1);
+    let tiles = cx.iconst(Type::I64, !(size - 1));
+    let end = cx.ir.add(addr, last);
     let second = cx.ir.and(end, tiles);
     let none = cx.iconst(Type::I8, 0);
     cx.ir.rmw(RmwOp::Or, addr, none);
     cx.ir.rmw(RmwOp::Or, second, none);
+}
 
+/// Stores the bytes of `data` whose bits are set in `chosen`.
+pub fn store_chosen(cx: &mut Lift<'_>, data: Value, chosen: Value) {
+    let addr = pointer(cx);
     let low = cx.ir.vget(Shape::I64x2, data, 0);
     let high = cx.ir.vget(Shape::I64x2, data, 1);
     let (bytes, done) = (cx.ir.new_block(), cx.ir.new_block());
@@ -32,7 +44,6 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
         .brif(any, (bytes, &[chosen, addr, low, high]), (done, &[]));
     store_bytes(cx, bytes, done);
     cx.ir.switch_to(done);
-    true
 }
 
 /// The linear address in DI, EDI or RDI.

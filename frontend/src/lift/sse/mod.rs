@@ -1,6 +1,6 @@
 //! SSE: the instructions on the XMM registers.
 //!
-//! Forms that name an MMX register are not lifted: they raise #UD. Memory operands of 16 bytes
+//! Forms that name an MMX register are MMX's. Memory operands of 16 bytes
 //! must be aligned, save for the few instructions that say otherwise (SDM volume 1, 11.3); the
 //! check comes before the access. Scalar forms touch only the bytes they name.
 
@@ -17,7 +17,8 @@ pub mod state;
 mod tests;
 
 use super::{GP, Lift};
-use iced_x86::{Mnemonic, OpKind, Register};
+use crate::features::names_mmx;
+use iced_x86::{Mnemonic, Register};
 use metaphrase_ir::{AccessKind, IntCc, Reg, Shape, Type, Value};
 
 /// The groups of the family.
@@ -36,16 +37,10 @@ const GROUPS: &[fn(&mut Lift<'_>, Mnemonic) -> bool] = &[
 /// Lifts the instruction if it is one of this family.
 pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
     // MOVSD and CMPSD are also string instructions.
-    if cx.insn.is_string_instruction() || uses_mmx(cx) {
+    if cx.insn.is_string_instruction() || names_mmx(&cx.insn) {
         return false;
     }
-    cx.features.allow(cx.insn.cpuid_features()) && GROUPS.iter().any(|g| g(cx, mnemonic))
-}
-
-/// True if an operand is an MMX register.
-fn uses_mmx(cx: &Lift<'_>) -> bool {
-    (0..cx.insn.op_count())
-        .any(|n| cx.insn.op_kind(n) == OpKind::Register && cx.insn.op_register(n).is_mm())
+    GROUPS.iter().any(|g| g(cx, mnemonic))
 }
 
 /// The guest register of an XMM register.

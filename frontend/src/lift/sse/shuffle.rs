@@ -5,7 +5,7 @@ use iced_x86::Mnemonic;
 
 /// A byte shuffle: entry `i` names the source byte of result byte `i`, 0 to 15 in the first
 /// vector, 16 to 31 in the second; [`ZERO`] gives 0.
-type Bytes = [u8; 16];
+pub type Bytes = [u8; 16];
 
 /// A result byte that is 0.
 const ZERO: u8 = 0x80;
@@ -58,7 +58,7 @@ fn sel(imm: u32, n: u32) -> u32 {
 
 /// The shuffle that takes lane `n` of the result, of `size` bytes, from lane `from(n)`; the
 /// second vector's lanes are numbered on from the first's.
-fn lanes(size: u32, from: impl Fn(u32) -> u32) -> Bytes {
+pub fn lanes(size: u32, from: impl Fn(u32) -> u32) -> Bytes {
     std::array::from_fn(|i| {
         let i = i as u32;
         (from(i / size) * size + i % size) as u8
@@ -66,7 +66,7 @@ fn lanes(size: u32, from: impl Fn(u32) -> u32) -> Bytes {
 }
 
 /// Lanes of `size` bytes alternating from both vectors, starting at byte `start`.
-fn interleave(size: u32, start: u32) -> Bytes {
+pub fn interleave(size: u32, start: u32) -> Bytes {
     let first = start / size;
     lanes(size, |n| first + n / 2 + n % 2 * (16 / size))
 }
