@@ -2,7 +2,7 @@
 //! accepts, in each code size and under each policy; the families of this crate are not #UD.
 
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic};
-use metaphrase_frontend::{Limits, Mode, Policy, SensitivePolicy, lift_region};
+use metaphrase_frontend::{Feature, Features, Limits, Mode, Policy, SensitivePolicy, lift_region};
 use metaphrase_ir::{Effect, Op, Region, verify};
 
 /// A SplitMix64 generator.
@@ -386,7 +386,8 @@ fn integer_instructions_are_known() {
         for mode in MODES {
             for bytes in encodings(code, mode, &mut rng) {
                 reached = true;
-                let region = lift(&bytes, mode, Policy::Callout);
+                let all = mode.with_features(Features(u64::MAX));
+                let region = lift(&bytes, all, Policy::Callout);
                 assert!(!is_ud(&region), "{code:?} {bytes:02x?} in {mode:?}");
                 assert!(is_precise(&region), "{code:?} {bytes:02x?} in {mode:?}");
             }
@@ -424,7 +425,6 @@ fn the_policies_differ_in_mechanism() {
 /// Each feature's instructions are known with it, and raise #UD without it.
 #[test]
 fn a_feature_that_is_off_is_undefined() {
-    use metaphrase_frontend::{Feature, Features};
     let mut rng = Rng(7);
     let mut seen = Features::NONE;
     for code in Code::values() {

@@ -92,8 +92,11 @@ pub fn class(code: Code) -> Class {
         PAUSE,
         PREFETCHW,
     ];
+    const VECTOR: &[CpuidFeature] = &[
+        MMX, SSE, SSE2, SSE3, SSSE3, SSE4_1, SSE4_2, X64, CLFSH, CLFLUSHOPT,
+    ];
     const VARYING: &[CpuidFeature] = &[CPUID, TSC, RDTSCP];
-    let integer = all(INTEGER) || code.mnemonic() == Mnemonic::Crc32;
+    let integer = all(INTEGER);
     let varying = all(VARYING);
     if (integer || varying)
         && let Some(why) = system(code)
@@ -110,8 +113,7 @@ pub fn class(code: Code) -> Class {
         Class::Integer
     } else if varying {
         Class::Varying
-    } else if all(&[MMX, SSE, SSE2, SSE3, CLFSH, CLFLUSHOPT]) && code.mnemonic() != Mnemonic::Fisttp
-    {
+    } else if all(VECTOR) {
         Class::Sse
     } else {
         Class::NotYet
