@@ -159,3 +159,41 @@ fn single_instructions_show_what_the_host_shows() {
         }
     }
 }
+
+#[test]
+fn popf_with_tf_traps_after_the_next_instruction() {
+    for mode in [Mode::M64, Mode::M32] {
+        for kind in Kind::ALL {
+            for policy in [Policy::Trap, Policy::Callout, Policy::Inline] {
+                let mut options = kind.options();
+                options.policy.default = policy;
+                let mut engine = Engine::with_options(options, mode);
+                // PUSH RAX; POPF; INC ECX (two bytes in both modes); INC ECX
+                engine.load(CODE_AT, &[0x50, 0x9d, 0xff, 0xc1, 0xff, 0xc1]);
+                let mut gpr = [0; 16];
+                (gpr[0], gpr[4]) = (0x102, DATA + 0x800);
+                // Twice: the second time the translations are there.
+                for _ in 0..2 {
+                    engine.start(CODE_AT, gpr, 0);
+                    let stop = engine.go(100);
+                    let what = format!("{mode:?} by {kind:?}, {policy:?}");
+                    assert!(
+                        matches!(&stop, Stop::Exception(e) if e.vector == 1),
+                        "{stop:?} in {what}"
+                    );
+                    let state = &engine.vcpu.state;
+                    assert_eq!(
+                        (state.gpr[1], state.rip),
+                        (1, mode.ip(CODE_AT) + 4),
+                        "{what}"
+                    );
+                    assert_eq!(
+                        state.rflags() & 0x100,
+                        0x100,
+                        "TF stays for the handler to clear"
+                    );
+                }
+            }
+        }
+    }
+}

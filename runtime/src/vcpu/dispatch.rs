@@ -7,7 +7,7 @@ use crate::options::Engine;
 use crate::state::CpuState;
 use crate::translate::{to_ir, to_program};
 use metaphrase_frontend::{Limits, SensitivePolicy};
-use metaphrase_ir::{ExitReason, SyscallKind};
+use metaphrase_ir::{ExitReason, SyscallKind, sysflags};
 
 impl Vcpu {
     /// Runs until the fuel does not cover the next block. `left` is how many instructions the
@@ -16,6 +16,7 @@ impl Vcpu {
         let mut next = self.lookup_or_fault()?;
         loop {
             next = match next {
+                Next::Go(_) if self.state.sysflags & sysflags::TF != 0 => self.traced_step()?,
                 Next::Go(id) => self.dispatch(id)?,
                 Next::Slice if self.state.fuel > 0 && left <= self.options.slice => {
                     self.single_step()?
@@ -248,6 +249,21 @@ impl Vcpu {
             ExitReason::Jump if self.state.fuel <= 0 => Ok(Next::Slice),
             reason => self.leave(reason),
         }
+    }
+
+    /// Runs one instruction with RFLAGS.TF set: #DB comes after it, even if it clears TF (SDM
+    /// volume 3, 18.3.1.4). Whatever sets TF leaves its region through here.
+    fn traced_step(&mut self) -> Result<Next, VcpuError> {
+        const DB: u8 = 1;
+        Ok(match self.single_step()? {
+            Next::Stop(stop) => Next::Stop(stop),
+            Next::Go(_) | Next::Slice => Next::Stop(Stop::Exception(Exception {
+                vector: DB,
+                error: None,
+                addr: 0,
+                bus: false,
+            })),
+        })
     }
 
     pub(super) fn count_trap(&mut self) {
