@@ -22,6 +22,7 @@ pub mod signal;
 pub mod space;
 pub mod stack;
 pub mod syscall;
+mod vfork;
 
 pub use abi::{Abi, Errno};
 pub use engine::Engine;
@@ -86,8 +87,8 @@ pub struct Process {
     robust_list: (u64, u64),
     /// Calls that the log has already mentioned as missing.
     reported: HashSet<(Abi, u64)>,
-    /// In a child of `vfork`: what to close when the parent may go on.
-    vfork_done: Option<std::os::fd::OwnedFd>,
+    /// In a child of `vfork`: the way back to the parent.
+    vfork_parent: Option<vfork::Parent>,
     /// The program that is to be started: image and stack pointer.
     entry: Option<(Image, u64)>,
     /// The surroundings that the virtual CPU is to have.
@@ -128,7 +129,7 @@ impl Process {
             clear_child_tid: 0,
             robust_list: (0, 0),
             reported: HashSet::new(),
-            vfork_done: None,
+            vfork_parent: None,
             entry: Some((loaded.image, loaded.sp)),
             env: Some(env),
         })

@@ -266,7 +266,7 @@ impl Process {
 
     /// A descriptor that the guest may use.
     pub(super) fn fd(&self, fd: i32) -> Result<i32, Errno> {
-        let vfork = self.vfork_done.as_ref().map(AsRawFd::as_raw_fd);
+        let vfork = self.vfork_parent.as_ref().map(AsRawFd::as_raw_fd);
         if self.reserved_fds.contains(&fd) || vfork == Some(fd) {
             return Err(Errno(libc::EBADF));
         }

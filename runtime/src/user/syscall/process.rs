@@ -7,8 +7,9 @@ use crate::user::engine::Engine;
 use crate::user::exec::{self, Loaded, Request};
 use crate::user::segments;
 use crate::user::signal::siginfo::SigInfo;
+use crate::user::vfork;
 use crate::vcpu::VcpuError;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
 
 const CLONE_VM: u64 = 0x100;
@@ -55,7 +56,7 @@ impl Process {
     }
 
     /// `clone`, as far as the child is a process with memory of its own. What shares memory and
-    /// waits (`posix_spawn`) gets a copy, which shows only if the child reports through memory.
+    /// waits (`posix_spawn`) is a `vfork`.
     pub(super) fn clone_process(&mut self, c: &Call<'_>) -> Outcome {
         let [flags, stack, parent_tid, fourth, fifth, _] = c.args;
         let (child_tid, tls) = match c.abi {
@@ -93,7 +94,13 @@ impl Process {
         engine: &mut E,
         plan: &ForkPlan,
     ) -> Result<SysResult, VcpuError> {
-        let pipe = if plan.vfork { pipe().ok() } else { None };
+        let (cpu, _) = engine.parts();
+        let sp = cpu.gpr[4];
+        let line = if plan.vfork {
+            vfork::line(sp).ok()
+        } else {
+            None
+        };
         engine.before_fork()?;
         // Nothing may be recorded between the two processes' states.
         let pid = host::with_signals_blocked(|| {
@@ -108,9 +115,10 @@ impl Process {
             return Ok(Err(Errno::last()));
         }
         if pid > 0 {
-            if let Some((read, write)) = pipe {
-                drop(write);
-                wait_for_end(&read);
+            if let Some((child, parent)) = line {
+                drop(parent);
+                let (_, env) = engine.parts();
+                child.wait(&env.memory);
             }
             if plan.parent_tid != 0 {
                 let (_, env) = engine.parts();
@@ -120,7 +128,7 @@ impl Process {
             }
             return Ok(Ok(pid as u64));
         }
-        self.vfork_done = pipe.map(|(_, write)| write);
+        self.vfork_parent = line.map(|(_, parent)| parent);
         engine.after_fork_in_child()?;
         host::set_attention(engine.attention());
         self.clear_child_tid = plan.clear_tid;
@@ -217,8 +225,10 @@ impl Process {
         (memory, loaded): (GuestMemory, Loaded),
     ) -> Result<(), VcpuError> {
         self.close_on_exec();
-        // A parent in `vfork` goes on.
-        self.vfork_done = None;
+        if let Some(parent) = self.vfork_parent.take() {
+            let (_, env) = engine.parts();
+            parent.resume(&env.memory);
+        }
         self.abi = loaded.image.abi;
         engine.replace_memory(memory, self.abi)?;
         let (cpu, env) = engine.parts();
@@ -254,7 +264,7 @@ impl Process {
         for fd in open {
             let ours = self.reserved_fds.contains(&fd)
                 || self
-                    .vfork_done
+                    .vfork_parent
                     .as_ref()
                     .is_some_and(|f| f.as_raw_fd() == fd);
             if ours {
@@ -272,6 +282,9 @@ impl Process {
 
     /// `exit` and `exit_group`.
     pub(super) fn exit(&mut self, c: &Call<'_>) -> Outcome {
+        if let Some(parent) = self.vfork_parent.take() {
+            parent.resume(c.mem());
+        }
         if self.clear_child_tid != 0 {
             let _ = c.mem().write_bytes(self.clear_child_tid, &[0; 4]);
         }
@@ -395,40 +408,6 @@ pub(super) fn wide_id(id: u64) -> u64 {
     match id as u16 {
         u16::MAX => u64::from(u32::MAX),
         id => u64::from(id),
-    }
-}
-
-fn pipe() -> Result<(OwnedFd, OwnedFd), Errno> {
-    let mut fds = [0; 2];
-    // SAFETY: the array is ours.
-    check(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) })?;
-    // SAFETY: both descriptors are new. High numbers keep out of the guest's way.
-    Ok(unsafe { (high(fds[0])?, high(fds[1])?) })
-}
-
-/// Moves a descriptor to a high number.
-///
-/// # Safety
-/// Nobody else owns it.
-unsafe fn high(fd: i32) -> Result<OwnedFd, Errno> {
-    // SAFETY: as for the caller.
-    let low = unsafe { OwnedFd::from_raw_fd(fd) };
-    // SAFETY: plain values; the result is new.
-    unsafe {
-        let fd = check(libc::fcntl(low.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 500))?;
-        Ok(OwnedFd::from_raw_fd(fd as i32))
-    }
-}
-
-/// Waits until the other end of a pipe is closed.
-fn wait_for_end(read: &OwnedFd) {
-    let mut byte = 0u8;
-    loop {
-        // SAFETY: one byte of ours.
-        let n = unsafe { libc::read(read.as_raw_fd(), (&raw mut byte).cast(), 1) };
-        if n >= 0 || Errno::last() != Errno(libc::EINTR) {
-            return;
-        }
     }
 }
 

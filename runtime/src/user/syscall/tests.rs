@@ -86,7 +86,7 @@ impl Guest {
             clear_child_tid: 0,
             robust_list: (0, 0),
             reported: HashSet::new(),
-            vfork_done: None,
+            vfork_parent: None,
             entry: None,
             env: None,
         };
