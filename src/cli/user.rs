@@ -13,9 +13,11 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 pub fn run(args: UserArgs) -> Result<i32, Failure> {
     let options = args.engine.options()?;
     let stats = args.engine.stats.then_some(args.engine.json);
+    let ours = std::process::id();
     let (mut process, mut vcpu, _log) = prepare(args, options)?;
     let end = process.run(&mut vcpu).map_err(Failure::internal)?;
-    if let Some(json) = stats {
+    // A child that the guest forked comes here too; one report is enough.
+    if let Some(json) = stats.filter(|_| std::process::id() == ours) {
         report::print(&vcpu.report(), json);
     }
     // Taking thousands of translations apart is no use to a process that ends.
