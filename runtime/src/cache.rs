@@ -8,8 +8,8 @@
 use crate::interp::Program;
 use hashbrown::HashMap;
 use metaphrase_backend::CodeRef;
-use metaphrase_frontend::Mode;
-use metaphrase_ir::GuestInsn;
+use metaphrase_frontend::{Lifted, Mode};
+use metaphrase_ir::{GuestInsn, Region};
 use std::collections::{BTreeMap, VecDeque};
 
 /// What a translation is found by.
@@ -32,8 +32,11 @@ pub struct Code {
     pub code: CodeRef,
     /// 1 for a block, 2 for a region.
     pub tier: u8,
-    /// Its first link slot; `sites.len()` follow.
+    /// Its first link slot.
     pub slot_base: u32,
+    /// How many slots are reserved for it, at least `sites.len()`: exits that were found to be
+    /// dead use none. They are given back together, so that the next code of the kind finds them.
+    pub slots: u32,
     /// Host addresses of its direct exits' patchable fields.
     pub sites: Vec<usize>,
     /// The guest instructions of host instructions that may fault.
@@ -76,8 +79,29 @@ pub struct Translation {
     pub samples: u32,
     /// The pages it was made from.
     pub pages: Vec<u64>,
+    /// The guest bytes it was made from: first and last address of each piece.
+    pub bytes: Vec<(u64, u64)>,
     /// Link slots of others that jump to its code.
     pub incoming: Vec<u32>,
+}
+
+/// The guest bytes that a region was made from, in pieces without gaps. An instruction that cannot
+/// be decoded counts with its first byte.
+pub fn guest_bytes(region: &Region) -> Vec<(u64, u64)> {
+    let piece = |g: &GuestInsn| {
+        let first = region.pc_at(g.offset);
+        (first, first.saturating_add(u64::from(g.len.max(1)) - 1))
+    };
+    let mut pieces: Vec<(u64, u64)> = region.guest.iter().map(piece).collect();
+    pieces.sort_unstable();
+    pieces.dedup_by(|next, last| {
+        let joins = next.0 <= last.1.saturating_add(1);
+        if joins {
+            last.1 = last.1.max(next.1);
+        }
+        joins
+    });
+    pieces
 }
 
 /// A direct exit of compiled code.
@@ -137,11 +161,6 @@ impl Cache {
             .expect("a live translation")
     }
 
-    /// The translation, to change, if the id is live.
-    pub fn try_get_mut(&mut self, id: TransId) -> Option<&mut Translation> {
-        self.slab.get_mut(id.0 as usize)?.as_mut()
-    }
-
     /// The translation if the id still means that version.
     pub fn get_version(&mut self, id: TransId, version: u32) -> Option<&mut Translation> {
         let slot = self.slab.get_mut(id.0 as usize)?.as_mut()?;
@@ -164,7 +183,7 @@ impl Cache {
         key: Key,
         pc: u64,
         program: Option<Box<Program>>,
-        pages: Vec<u64>,
+        lifted: &Lifted,
     ) -> TransId {
         let version = self.next_version;
         self.next_version = self.next_version.wrapping_add(1);
@@ -184,16 +203,23 @@ impl Cache {
             runs: 0,
             samples: 0,
             pages: Vec::new(),
+            bytes: Vec::new(),
             incoming: Vec::new(),
         });
         self.by_key.insert(key, id);
-        self.add_pages(id, &pages);
+        self.add_source(id, lifted);
         id
     }
 
-    /// Makes the translation depend on more pages.
-    pub fn add_pages(&mut self, id: TransId, pages: &[u64]) {
-        for &page in pages {
+    /// Makes the translation depend on more guest code.
+    pub fn add_source(&mut self, id: TransId, lifted: &Lifted) {
+        for piece in guest_bytes(&lifted.region) {
+            let own = &mut self.get_mut(id).bytes;
+            if !own.contains(&piece) {
+                own.push(piece);
+            }
+        }
+        for &page in &lifted.pages {
             let own = &mut self.get_mut(id).pages;
             if !own.contains(&page) {
                 own.push(page);
@@ -227,6 +253,19 @@ impl Cache {
     /// The translations made from a page.
     pub fn on_page(&self, page: u64) -> Vec<TransId> {
         self.by_page.get(&page).cloned().unwrap_or_default()
+    }
+
+    /// Whether there are translations made from a page.
+    pub fn holds(&self, page: u64) -> bool {
+        self.by_page.contains_key(&page)
+    }
+
+    /// Whether any translation on a page was made from one of the `len` bytes at `addr`.
+    pub fn made_from(&self, page: u64, addr: u64, len: u64) -> bool {
+        let last = addr.saturating_add(len.saturating_sub(1));
+        let ids = self.by_page.get(&page).map_or(&[][..], Vec::as_slice);
+        let mut pieces = ids.iter().flat_map(|&id| &self.get(id).bytes);
+        pieces.any(|&(from, to)| from <= last && addr <= to)
     }
 
     /// Every live translation.
@@ -304,7 +343,7 @@ impl Cache {
                 other.incoming.retain(|&s| s != n);
             }
         }
-        self.release_slots(code.slot_base, count);
+        self.release_slots(code.slot_base, code.slots);
         Some((code, incoming))
     }
 

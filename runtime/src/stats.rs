@@ -45,19 +45,26 @@ pub struct Stats {
     pub flushes: u64,
     /// Direct exits patched to jump to other compiled code.
     pub links: u64,
-    /// Direct exits that came back to the dispatcher from compiled code.
+    /// Direct exits that came back to the dispatcher from compiled code. Those that are linked, and
+    /// indirect ones that hit the jump cache, stay in compiled code and are not counted: counting
+    /// would cost more than the jump.
     pub unlinked_exits: u64,
     /// Indirect exits that missed the jump cache.
     pub jump_cache_misses: u64,
     /// Interpreted direct exits that found the next block without hashing.
     pub interp_chain_hits: u64,
+    /// Indirect exits of interpreted blocks.
+    pub interp_indirect_exits: u64,
     /// Guest pages whose translations were dropped because of a write.
     pub invalidated_pages: u64,
     /// Translations so dropped.
     pub invalidated_translations: u64,
-    /// Writes to pages with translations that hit no translated byte's page but its own data
-    /// (dropped all the same: invalidation works by page).
+    /// Writes of guest instructions to pages with translations.
     pub smc_writes: u64,
+    /// Those of them that hit no byte that a translation was made from, and so were no reason to
+    /// drop any: data beside code. REP string instructions and others whose length is in registers
+    /// are not told apart: they drop the page's translations, as do system calls.
+    pub false_invalidations: u64,
     /// Exceptions raised to the guest.
     pub exceptions: u64,
     /// System calls.

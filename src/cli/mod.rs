@@ -65,6 +65,9 @@ impl Failure {
 pub fn main(args: Vec<OsString>) -> i32 {
     let cli = match Cli::try_parse_from(args::with_long_names(args)) {
         Ok(cli) => cli,
+        Err(error) if error.use_stderr() && !asks_for_help(&error) => {
+            return report(&Failure::usage(one_line(&error)));
+        }
         Err(error) => {
             let _ = error.print();
             return error.exit_code();
@@ -78,12 +81,29 @@ pub fn main(args: Vec<OsString>) -> i32 {
     };
     match result {
         Ok(code) => code,
-        Err(failure) => {
-            eprintln!("metaphrase: {}", failure.message);
-            if let Some(hint) = failure.hint {
-                eprintln!("  hint: {hint}");
-            }
-            failure.code
-        }
+        Err(failure) => report(&failure),
     }
+}
+
+/// Prints a failure; its exit code.
+fn report(failure: &Failure) -> i32 {
+    eprintln!("metaphrase: {}", failure.message);
+    if let Some(hint) = &failure.hint {
+        eprintln!("  hint: {hint}");
+    }
+    failure.code
+}
+
+/// Whether the command line said too little to be called wrong: the help says more then.
+fn asks_for_help(error: &clap::Error) -> bool {
+    error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+}
+
+/// The parser's message, which takes several lines, in one.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let lines = text.lines().take_while(|line| !line.is_empty());
+    let words: Vec<&str> = lines.map(str::trim).collect();
+    let joined = words.join(" ");
+    joined.strip_prefix("error: ").unwrap_or(&joined).into()
 }

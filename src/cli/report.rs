@@ -52,8 +52,8 @@ pub fn text(s: &Stats) -> String {
     );
     let _ = writeln!(
         out,
-        "invalidation   {} writes to translated pages, {} pages, {} translations",
-        s.smc_writes, s.invalidated_pages, s.invalidated_translations
+        "invalidation   {} writes to translated pages ({} beside the code), {} pages, {} translations",
+        s.smc_writes, s.false_invalidations, s.invalidated_pages, s.invalidated_translations
     );
     let _ = writeln!(
         out,

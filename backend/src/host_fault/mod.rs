@@ -70,6 +70,8 @@ struct Run {
 thread_local! {
     // Constant and without destructor: the handler may read it at any time.
     static RUN: Cell<Option<Run>> = const { Cell::new(None) };
+    // The thread is known to have an alternate signal stack.
+    static HAS_STACK: Cell<bool> = const { Cell::new(false) };
 }
 
 /// While it lives, host faults of this thread inside the arena end the run of that state.
@@ -152,6 +154,9 @@ pub fn install() -> Result<(), BackendError> {
 /// life.
 pub fn enter_thread() -> Result<(), BackendError> {
     const SIZE: usize = 64 << 10;
+    if HAS_STACK.get() {
+        return Ok(());
+    }
     // SAFETY: all zero is a valid stack_t; the call only writes to it.
     let old = unsafe {
         let mut old: libc::stack_t = MaybeUninit::zeroed().assume_init();
@@ -161,6 +166,7 @@ pub fn enter_thread() -> Result<(), BackendError> {
         old
     };
     if old.ss_flags & libc::SS_DISABLE == 0 {
+        HAS_STACK.set(true);
         return Ok(());
     }
     let stack = Box::leak(vec![0u8; SIZE].into_boxed_slice());
@@ -173,6 +179,7 @@ pub fn enter_thread() -> Result<(), BackendError> {
     if unsafe { libc::sigaltstack(&new, std::ptr::null_mut()) } != 0 {
         return Err(last_error("cannot set the signal stack"));
     }
+    HAS_STACK.set(true);
     Ok(())
 }
 

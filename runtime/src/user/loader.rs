@@ -7,7 +7,7 @@ use super::abi::{Abi, Errno};
 use crate::memory::{MapError, PAGE, ReserveError};
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// Why a program cannot be started.
@@ -118,16 +118,15 @@ pub fn open_program(path: &Path) -> Result<File, LoadError> {
         path: path.into(),
         source,
     };
-    let file = File::open(path).map_err(io)?;
-    let meta = file.metadata().map_err(io)?;
-    let path = path.to_path_buf();
+    // Before opening: that would wait for the other end of a FIFO.
+    let meta = std::fs::metadata(path).map_err(io)?;
     if meta.is_dir() {
-        return Err(LoadError::Directory { path });
+        return Err(LoadError::Directory { path: path.into() });
     }
-    if !meta.is_file() || meta.file_type().is_block_device() {
-        return Err(LoadError::NotRegular { path });
+    if !meta.is_file() {
+        return Err(LoadError::NotRegular { path: path.into() });
     }
-    Ok(file)
+    File::open(path).map_err(io)
 }
 
 /// A file being read, with its name for errors.

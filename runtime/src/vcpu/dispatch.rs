@@ -13,12 +13,14 @@ impl Vcpu {
     /// Runs until the fuel does not cover the next block. `left` is how many instructions the
     /// caller may still run in all: a block that is longer is run singly, to stop exactly.
     pub(super) fn slice(&mut self, left: u64) -> Result<Option<Stop>, VcpuError> {
+        // The next block may be longer than a whole slice.
+        let short = self.options.slice < u64::from(u16::MAX);
         let mut next = self.lookup_or_fault()?;
         loop {
             next = match next {
                 Next::Go(_) if self.state.sysflags & sysflags::TF != 0 => self.traced_step()?,
                 Next::Go(id) => self.dispatch(id)?,
-                Next::Slice if self.state.fuel > 0 && left <= self.options.slice => {
+                Next::Slice if self.state.fuel > 0 && (short || left <= self.options.slice) => {
                     self.single_step()?
                 }
                 Next::Slice => return Ok(None),
@@ -35,7 +37,7 @@ impl Vcpu {
                 let entry = code.code.entry();
                 return self.run_compiled(entry);
             }
-            if self.options.engine == Engine::Jit {
+            if self.options.engine == Engine::Jit && self.cache.get(id).progress == Progress::Idle {
                 let tier = if self.options.eager_regions { 2 } else { 1 };
                 self.request(id, tier)?;
                 // A block that cannot be compiled falls through to the interpreter.
@@ -102,8 +104,11 @@ impl Vcpu {
             debug_assert!(false, "exit through a dead slot");
             return self.lookup_or_fault();
         };
+        let generation = self.cache.generation;
         let next = self.lookup_or_fault()?;
         if let Next::Go(id) = next
+            // Making the translation may have dropped all others, the exit's own included.
+            && generation == self.cache.generation
             && self.options.chain
             && let Some(to) = &self.cache.get(id).code
             && let Some(source) = &self.cache.get(from.from).code
@@ -144,6 +149,7 @@ impl Vcpu {
             return self.leave(exit.reason);
         }
         if exit.slot == NO_SLOT {
+            self.stats.interp_indirect_exits += 1;
             return self.lookup_or_fault();
         }
         let generation = self.cache.generation;
@@ -153,11 +159,11 @@ impl Vcpu {
             return Ok(Next::Go(to));
         }
         let next = self.lookup_or_fault()?;
-        if let Next::Go(to) = next {
-            let generation = self.cache.generation;
-            if let Some(t) = self.cache.try_get_mut(id) {
-                t.next[exit.slot as usize] = (generation, to);
-            }
+        // Making the translation may have dropped all others, and `id` may be another's now.
+        if let Next::Go(to) = next
+            && generation == self.cache.generation
+        {
+            self.cache.get_mut(id).next[exit.slot as usize] = (generation, to);
         }
         Ok(next)
     }

@@ -2,8 +2,9 @@
 //! pages that hold translations.
 
 use super::{BUS, Exception, Next, PF_FETCH, PF_PRESENT, PF_USER, PF_WRITE, Stop, Vcpu, VcpuError};
-use crate::memory::{PAGE, page};
+use crate::memory::{MapError, PAGE, page};
 use crate::translate::TranslateError;
+use iced_x86::Decoder;
 use metaphrase_backend::FaultInfo;
 use metaphrase_frontend::LiftError;
 use metaphrase_ir::ExitReason;
@@ -48,6 +49,10 @@ impl Vcpu {
         let holds_code = |n: &u64| self.env.memory.flags(n.wrapping_mul(PAGE)) & page::CODE != 0;
         if write && pages.iter().any(holds_code) {
             self.stats.smc_writes += 1;
+            if !self.hits_code(addr, pages) {
+                self.stats.false_invalidations += 1;
+                return self.write_beside_code(pages);
+            }
             for n in pages {
                 self.invalidate_page(n)?;
             }
@@ -56,6 +61,36 @@ impl Vcpu {
         Ok(Next::Stop(Stop::Exception(
             self.page_fault(addr, if write { PF_WRITE } else { 0 }),
         )))
+    }
+
+    /// Whether the instruction at `rip`, whose write at `addr` was refused, may write to a byte
+    /// that a translation on these pages was made from.
+    fn hits_code(&self, addr: u64, pages: [u64; 2]) -> bool {
+        let mut bytes = [0; 15];
+        let n = self.env.memory.fetch(self.state.rip, &mut bytes);
+        let insn = Decoder::new(self.mode.code.bits(), &bytes[..n], 0).decode();
+        let operand = insn.memory_size().size() as u64;
+        let pushed = u64::from(insn.stack_pointer_increment().unsigned_abs());
+        let len = operand.max(pushed);
+        if len == 0 || insn.has_rep_prefix() || insn.has_repne_prefix() {
+            // It writes as much as registers say.
+            return true;
+        }
+        // `addr` is the first byte of the write, or one behind it on the next page.
+        let pieces = |n: &u64| self.cache.made_from(*n, addr.saturating_sub(len), 2 * len);
+        pages.iter().any(pieces)
+    }
+
+    /// Runs the instruction at `rip`, which writes to data on pages with translations; these are
+    /// kept.
+    fn write_beside_code(&mut self, pages: [u64; 2]) -> Result<Next, VcpuError> {
+        for n in pages {
+            self.env.memory.release_code(n).or_else(unmapped_is_fine)?;
+        }
+        let next = self.single_step()?;
+        let held = pages.into_iter().filter(|&n| self.cache.holds(n));
+        self.protect(&held.collect::<Vec<u64>>())?;
+        Ok(next)
     }
 
     /// The exception for an address that the guest may not access.
@@ -92,5 +127,13 @@ impl Vcpu {
             }
             source => Err(VcpuError::Translate { pc, source }),
         }
+    }
+}
+
+/// The second of an access's two pages need not exist.
+fn unmapped_is_fine(error: MapError) -> Result<(), MapError> {
+    match error {
+        MapError::NotMapped | MapError::BadRange => Ok(()),
+        error => Err(error),
     }
 }

@@ -32,7 +32,7 @@ impl Vcpu {
             address: pc,
             mode: self.mode,
         };
-        Ok(self.cache.insert(key, pc, program, lifted.pages))
+        Ok(self.cache.insert(key, pc, program, &lifted))
     }
 
     pub(super) fn lift(&mut self, pc: u64, tier: u8) -> Result<Lifted, TranslateError> {
@@ -85,7 +85,7 @@ impl Vcpu {
         };
         self.stats.translate_ns += begun.elapsed().as_nanos() as u64;
         self.protect(&lifted.pages)?;
-        self.cache.add_pages(id, &lifted.pages);
+        self.cache.add_source(id, &lifted);
         self.cache.get_mut(id).progress = Progress::Requested;
         let slots = direct_exits(&lifted.region);
         let slot_base = self.cache.reserve_slots(slots);
@@ -167,14 +167,11 @@ impl Vcpu {
             let clif = compiled.clif.as_deref();
             observer.compiled(job.tier, pc, placed.entry(), &compiled.code, clif);
         }
-        // Not every reserved slot need be used: dead exits are dropped. Give the rest back.
-        let used = compiled.links.len() as u32;
-        self.cache
-            .release_slots(job.slot_base + used, job.slots - used);
         let code = Code {
             code: placed,
             tier: job.tier,
             slot_base: job.slot_base,
+            slots: job.slots,
             sites: compiled
                 .links
                 .iter()
