@@ -102,10 +102,7 @@ impl Features {
     pub const NONE: Features = Features(0);
 
     /// Everything that is implemented and tested.
-    pub const MAX: Features = Features((1 << Feature::ALL.len()) - 1)
-        .without(Features::SSSE3)
-        .without(Features::SSE41)
-        .without(Features::SSE42);
+    pub const MAX: Features = Features((1 << Feature::ALL.len()) - 1);
 
     /// The union.
     pub const fn and(self, other: Features) -> Features {

@@ -145,6 +145,11 @@ helpers! {
     EnterMmx enter_mmx [] I64 [MAY_EXIT] "What every MMX instruction does to the x87 state: #MF if an exception is pending; else, unless bit 8 of the descriptor is set, TOP 0, every register in use, and ones in sign and exponent of the MMX registers in the descriptor's low eight bits.";
     Emms emms [] I64 [OPAQUE MAY_EXIT] "EMMS: every x87 register is empty.";
 
+    // Vectors.
+    VecOp vec_op [V128 V128] V128 [] "A rare vector operation of a and b; descriptor: a packed `VecOp`.";
+    VecRound vec_round [V128] V128 [READ_SSE] "Float lanes of a rounded to integers; descriptor: the immediate of ROUNDPS, and bit 8 for doubles.";
+    PcmpStr pcmp_str [V128 V128 I64] I64 [] "PCMPxSTRx of a and b with c their lengths (bits 0 to 7, 8 to 15); descriptor: the immediate, and bit 8 for implicit lengths. The result has the mask in bits 0 to 15, the index in bits 16 to 31 and the flags in the upper half.";
+
     // Segments in user mode.
     LoadSegment load_segment [I16] I64 [READ_SEGMENT WRITE_SEGMENT MAY_EXIT] "Loads selector a; descriptor: the segment's number in encoding order (ES, CS, SS, DS, FS, GS).";
     SegmentInfo segment_info [I16] I64 [OPAQUE] "What LAR, LSL, VERR, VERW (descriptor 0 to 3) find for selector a: bit 32 is set if it is valid, the low half is the value.";

@@ -26,6 +26,7 @@ pub mod print;
 pub mod region;
 pub mod sysflags;
 pub mod types;
+pub mod vecop;
 pub mod verify;
 
 pub use builder::Builder;
@@ -42,3 +43,5 @@ pub use print::InstText;
 pub use region::{Block, BlockData, CodeSize, GuestInsn, Inst, Region, Value};
 pub use types::{Shape, Type};
 pub use verify::{VerifyError, VerifyErrors, verify};
+
+pub use vecop::VecOp;

@@ -6,7 +6,7 @@
 //! the low half of a vector.
 
 use super::Lift;
-use super::sse::{int, masked, shuffle};
+use super::sse::{int, masked, shuffle, sse4};
 use crate::features::names_mmx;
 use iced_x86::{Mnemonic, OpKind};
 use metaphrase_ir::Shape::{F32x4, F64x2, I8x16, I16x8, I32x4, I64x2};
@@ -130,7 +130,20 @@ impl Lift<'_> {
 
 /// The operations that SSE has too: lane by lane, and shifts.
 fn lanes(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
-    if let Some(f) = int::binary(mnemonic) {
+    if let Some(op) = sse4::vec_op(mnemonic) {
+        let imm = sse4::immediate(cx);
+        let b = cx.mm_m64(1);
+        let a = cx.mm(0);
+        let r = cx.ir.call(Helper::VecOp, op.pack(imm, true), &[a, b]);
+        cx.set_mm(r);
+    } else if matches!(
+        mnemonic,
+        Mnemonic::Pabsb | Mnemonic::Pabsw | Mnemonic::Pabsd
+    ) {
+        let v = cx.mm_m64(1);
+        let r = sse4::absolute(cx, mnemonic, v);
+        cx.set_mm(r);
+    } else if let Some(f) = int::binary(mnemonic) {
         let b = cx.mm_m64(1);
         let a = cx.mm(0);
         let r = f(&mut cx.ir, a, b);

@@ -11,6 +11,7 @@ mod sse;
 mod system;
 #[cfg(test)]
 mod tests;
+mod vector;
 mod x87;
 
 use crate::env::Env;
@@ -114,6 +115,9 @@ table! {
     Ldmxcsr = sse::ldmxcsr;
     EnterMmx = mmx::enter_mmx;
     Emms = mmx::emms;
+    VecOp = vector::vec_op;
+    VecRound = vector::vec_round;
+    PcmpStr = vector::pcmp_str;
     LoadSegment = system::load_segment;
     SegmentInfo = system::segment_info;
     PushfImage = system::pushf_image;

@@ -408,7 +408,12 @@ impl<'r> Emitter<'r> {
         let helper = Helper::from_imm(inst.imm);
         let mut slots = [scratch(0); 3];
         for (n, &arg) in self.region().args(v).iter().take(3).enumerate() {
-            slots[n] = self.clean_source(arg, n as u16);
+            if self.region().ty(arg) == Type::V128 {
+                let from = self.source(arg, n as u16);
+                self.push(move_as(Type::V128), helper_slot(n), from, 0, 0);
+            } else {
+                slots[n] = self.clean_source(arg, n as u16);
+            }
         }
         let imm = inst.imm & 0xffff | u64::from(slots[2]) << 16 | u64::from(inst.aux) << 32;
         let run: Handler = if helper.effects().has(Effects::MAY_EXIT) {
@@ -416,7 +421,12 @@ impl<'r> Emitter<'r> {
         } else {
             flow::call::<false>
         };
-        self.push(run, d, slots[0], slots[1], imm);
+        if helper.result() == Type::V128 {
+            self.push(run, scratch(0), slots[0], slots[1], imm);
+            self.push(move_as(Type::V128), d, helper_slot(0), 0, 0);
+        } else {
+            self.push(run, d, slots[0], slots[1], imm);
+        }
     }
 
     /// An op of `vector.rs`: up to three operands, the third one's slot in the immediate.
@@ -592,4 +602,9 @@ pub(super) fn guest_insn(program: &Program, ip: *const Ins) -> GuestInsn {
             len: 0,
             fuel_left: 0,
         })
+}
+
+/// The state's slot for vector argument `n` of a helper; slot 0 is the vector result too.
+fn helper_slot(n: usize) -> u16 {
+    (std::mem::offset_of!(CpuState, helper_v) + 16 * n) as u16
 }

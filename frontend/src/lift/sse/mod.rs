@@ -12,6 +12,7 @@ pub mod masked;
 pub mod moves;
 pub mod shuffle;
 pub mod sse3;
+pub mod sse4;
 pub mod state;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ const GROUPS: &[fn(&mut Lift<'_>, Mnemonic) -> bool] = &[
     convert::lift,
     masked::lift,
     sse3::lift,
+    sse4::lift,
     state::lift,
 ];
 

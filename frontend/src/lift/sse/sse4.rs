@@ -1,0 +1,349 @@
+//! SSSE3, SSE4.1 and SSE4.2, and the MMX forms of SSSE3.
+
+use super::Lift;
+use iced_x86::{Mnemonic, OpKind, Register};
+use metaphrase_ir::Shape::{self, F32x4, F64x2, I8x16, I16x8, I32x4, I64x2};
+use metaphrase_ir::{FlagKind, Helper, IntCc, Type, Value, VecOp, flags};
+
+/// Lifts the instruction if it is one of this group.
+pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
+    use Mnemonic::*;
+    if let Some(op) = vec_op(mnemonic) {
+        let imm = immediate(cx);
+        let b = cx.xmm_m128(1);
+        let a = cx.xmm(0);
+        let r = cx.ir.call(Helper::VecOp, op.pack(imm, false), &[a, b]);
+        cx.set_xmm(0, r);
+        return true;
+    }
+    match mnemonic {
+        Pabsb | Pabsw | Pabsd => {
+            let v = cx.xmm_m128(1);
+            let r = absolute(cx, mnemonic, v);
+            cx.set_xmm(0, r);
+        }
+        Pblendw => blend(cx, 2),
+        Blendps => blend(cx, 4),
+        Blendpd => blend(cx, 8),
+        Pblendvb => blend_by_sign(cx, I8x16),
+        Blendvps => blend_by_sign(cx, I32x4),
+        Blendvpd => blend_by_sign(cx, I64x2),
+        Roundps => round_packed(cx, F32x4),
+        Roundpd => round_packed(cx, F64x2),
+        Roundss => round_scalar(cx, F32x4),
+        Roundsd => round_scalar(cx, F64x2),
+        Dpps => dot_singles(cx),
+        Dppd => dot_doubles(cx),
+        Pmovsxbw | Pmovzxbw => extend(cx, 1, 2, mnemonic == Pmovsxbw),
+        Pmovsxbd | Pmovzxbd => extend(cx, 1, 4, mnemonic == Pmovsxbd),
+        Pmovsxbq | Pmovzxbq => extend(cx, 1, 8, mnemonic == Pmovsxbq),
+        Pmovsxwd | Pmovzxwd => extend(cx, 2, 4, mnemonic == Pmovsxwd),
+        Pmovsxwq | Pmovzxwq => extend(cx, 2, 8, mnemonic == Pmovsxwq),
+        Pmovsxdq | Pmovzxdq => extend(cx, 4, 8, mnemonic == Pmovsxdq),
+        Pinsrb => insert(cx, I8x16),
+        Pinsrd => insert(cx, I32x4),
+        Pinsrq => insert(cx, I64x2),
+        Pextrb => extract(cx, I8x16),
+        Pextrd | Extractps => extract(cx, I32x4),
+        Pextrq => extract(cx, I64x2),
+        Insertps => insert_single(cx),
+        Ptest => test(cx),
+        Pcmpestri | Pcmpestri64 | Pcmpestrm | Pcmpestrm64 | Pcmpistri | Pcmpistrm => {
+            compare_strings(cx, mnemonic);
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// The operations that are one call.
+pub fn vec_op(mnemonic: Mnemonic) -> Option<VecOp> {
+    use Mnemonic::*;
+    Some(match mnemonic {
+        Pshufb => VecOp::Pshufb,
+        Phaddw => VecOp::Phaddw,
+        Phaddd => VecOp::Phaddd,
+        Phaddsw => VecOp::Phaddsw,
+        Phsubw => VecOp::Phsubw,
+        Phsubd => VecOp::Phsubd,
+        Phsubsw => VecOp::Phsubsw,
+        Pmaddubsw => VecOp::Pmaddubsw,
+        Pmulhrsw => VecOp::Pmulhrsw,
+        Psignb => VecOp::Psignb,
+        Psignw => VecOp::Psignw,
+        Psignd => VecOp::Psignd,
+        Palignr => VecOp::Palignr,
+        Mpsadbw => VecOp::Mpsadbw,
+        Phminposuw => VecOp::Phminposuw,
+        Pmuldq => VecOp::Pmuldq,
+        _ => return None,
+    })
+}
+
+/// The immediate in operand 2, if there is one.
+pub fn immediate(cx: &Lift<'_>) -> u8 {
+    if cx.insn.op_count() > 2 && cx.insn.op_kind(2) == OpKind::Immediate8 {
+        cx.imm8(2) as u8
+    } else {
+        0
+    }
+}
+
+/// PABSB, PABSW, PABSD: the greater of the number and its negation.
+pub fn absolute(cx: &mut Lift<'_>, mnemonic: Mnemonic, v: Value) -> Value {
+    let shape = match mnemonic {
+        Mnemonic::Pabsb => I8x16,
+        Mnemonic::Pabsw => I16x8,
+        _ => I32x4,
+    };
+    let zero = cx.ir.vconst(0);
+    let negative = cx.ir.vsub(shape, zero, v);
+    cx.ir.vmaxs(shape, v, negative)
+}
+
+/// All ones in the lanes of `size` bytes whose bits are set.
+fn lane_mask(bits: u32, size: u32) -> u128 {
+    let bytes: [u8; 16] = std::array::from_fn(|i| {
+        if bits >> (i as u32 / size) & 1 != 0 {
+            0xff
+        } else {
+            0
+        }
+    });
+    u128::from_le_bytes(bytes)
+}
+
+/// PBLENDW, BLENDPS, BLENDPD: lanes of the source where the immediate has ones.
+fn blend(cx: &mut Lift<'_>, size: u32) {
+    let mask = lane_mask(cx.imm8(2), size);
+    let b = cx.xmm_m128(1);
+    let a = cx.xmm(0);
+    let mask = cx.ir.vconst(mask);
+    let r = cx.ir.vselect(mask, b, a);
+    cx.set_xmm(0, r);
+}
+
+/// PBLENDVB, BLENDVPS, BLENDVPD: lanes of the source where XMM0's are negative.
+fn blend_by_sign(cx: &mut Lift<'_>, shape: Shape) {
+    let b = cx.xmm_m128(1);
+    let a = cx.xmm(0);
+    let chooser = cx.ir.getreg(metaphrase_ir::Reg::Xmm0);
+    let zero = cx.ir.vconst(0);
+    let mask = cx.ir.vicmp(shape, IntCc::Slt, chooser, zero);
+    let r = cx.ir.vselect(mask, b, a);
+    cx.set_xmm(0, r);
+}
+
+/// The descriptor of [`Helper::VecRound`].
+fn rounding(cx: &Lift<'_>, shape: Shape) -> u32 {
+    cx.imm8(2) & 7 | if shape == F64x2 { 0x100 } else { 0 }
+}
+
+/// ROUNDPS, ROUNDPD.
+fn round_packed(cx: &mut Lift<'_>, shape: Shape) {
+    let v = cx.xmm_m128(1);
+    let descriptor = rounding(cx, shape);
+    let r = cx.ir.call(Helper::VecRound, descriptor, &[v]);
+    cx.set_xmm(0, r);
+}
+
+/// ROUNDSS, ROUNDSD.
+fn round_scalar(cx: &mut Lift<'_>, shape: Shape) {
+    let v = cx.scalar(1, shape);
+    let v = cx.ir.vfromint(v);
+    let descriptor = rounding(cx, shape);
+    let r = cx.ir.call(Helper::VecRound, descriptor, &[v]);
+    let r = cx.ir.vget(shape, r, 0);
+    cx.set_scalar(0, shape, r);
+}
+
+/// DPPS: (p0 + p1) + (p2 + p3) of the products that the immediate chooses, to the lanes that it
+/// chooses.
+fn dot_singles(cx: &mut Lift<'_>) {
+    let imm = cx.imm8(2);
+    let b = cx.xmm_m128(1);
+    let a = cx.xmm(0);
+    let products = cx.ir.vmul(F32x4, a, b);
+    let chosen = cx.ir.vconst(lane_mask(imm >> 4, 4));
+    let p = cx.ir.vand(products, chosen);
+    let lanes = |first, step| super::shuffle::lanes(4, move |n| first + step * (n / 2));
+    let mut take = |v, bytes| cx.ir.vshuffle(v, v, u128::from_le_bytes(bytes));
+    let (even, odd) = (take(p, lanes(0, 2)), take(p, lanes(1, 2)));
+    let pairs = cx.ir.vadd(F32x4, even, odd);
+    let mut take = |v, bytes| cx.ir.vshuffle(v, v, u128::from_le_bytes(bytes));
+    let (low, high) = (take(pairs, lanes(0, 0)), take(pairs, lanes(2, 0)));
+    let sum = cx.ir.vadd(F32x4, low, high);
+    let to = cx.ir.vconst(lane_mask(imm, 4));
+    let r = cx.ir.vand(sum, to);
+    cx.set_xmm(0, r);
+}
+
+/// DPPD.
+fn dot_doubles(cx: &mut Lift<'_>) {
+    let imm = cx.imm8(2);
+    let b = cx.xmm_m128(1);
+    let a = cx.xmm(0);
+    let products = cx.ir.vmul(F64x2, a, b);
+    let chosen = cx.ir.vconst(lane_mask(imm >> 4, 8));
+    let p = cx.ir.vand(products, chosen);
+    let mut take = |n| {
+        let mask = super::shuffle::lanes(8, |_| n);
+        cx.ir.vshuffle(p, p, u128::from_le_bytes(mask))
+    };
+    let (low, high) = (take(0), take(1));
+    let sum = cx.ir.vadd(F64x2, low, high);
+    let to = cx.ir.vconst(lane_mask(imm, 8));
+    let r = cx.ir.vand(sum, to);
+    cx.set_xmm(0, r);
+}
+
+/// PMOVSX.., PMOVZX..: the low lanes widened. A memory operand has just those.
+fn extend(cx: &mut Lift<'_>, from: u32, to: u32, signed: bool) {
+    let v = if cx.is_mem(1) {
+        let ty = match 16 / to * from {
+            2 => Type::I16,
+            4 => Type::I32,
+            _ => Type::I64,
+        };
+        let v = cx.load_scalar(ty);
+        let v = cx.ir.zext(Type::I64, v);
+        cx.ir.vfromint(v)
+    } else {
+        cx.xmm(1)
+    };
+    let r = if signed {
+        let descriptor = VecOp::SignExtend.pack((from | to << 4) as u8, false);
+        cx.ir.call(Helper::VecOp, descriptor, &[v, v])
+    } else {
+        let mask: [u8; 16] = std::array::from_fn(|i| {
+            let i = i as u32;
+            if i % to < from {
+                (i / to * from + i % to) as u8
+            } else {
+                0x80
+            }
+        });
+        cx.ir.vshuffle(v, v, u128::from_le_bytes(mask))
+    };
+    cx.set_xmm(0, r);
+}
+
+/// PINSRB, PINSRD, PINSRQ.
+fn insert(cx: &mut Lift<'_>, shape: Shape) {
+    let lane = cx.imm8(2) & (shape.lanes() - 1);
+    let v = cx.read(1);
+    let v = cx.ir.trunc(shape.lane(), v);
+    let old = cx.xmm(0);
+    let new = cx.ir.vset(shape, old, lane, v);
+    cx.set_xmm(0, new);
+}
+
+/// PEXTRB, PEXTRD, PEXTRQ, EXTRACTPS.
+fn extract(cx: &mut Lift<'_>, shape: Shape) {
+    let lane = cx.imm8(2) & (shape.lanes() - 1);
+    let v = cx.xmm(1);
+    let v = cx.ir.vget(shape, v, lane);
+    if cx.is_mem(0) {
+        let addr = cx.linear();
+        cx.ir.store(addr, v, metaphrase_ir::AccessKind::Data);
+    } else {
+        cx.set_gpr_zext(0, v);
+    }
+}
+
+/// INSERTPS: a lane of the source to a lane of the destination, then lanes cleared.
+fn insert_single(cx: &mut Lift<'_>) {
+    let imm = cx.imm8(2);
+    let v = if cx.is_mem(1) {
+        cx.load_scalar(Type::I32)
+    } else {
+        let v = cx.xmm(1);
+        cx.ir.vget(I32x4, v, imm >> 6)
+    };
+    let old = cx.xmm(0);
+    let new = cx.ir.vset(I32x4, old, imm >> 4 & 3, v);
+    let keep = cx.ir.vconst(lane_mask(!imm, 4));
+    let r = cx.ir.vand(new, keep);
+    cx.set_xmm(0, r);
+}
+
+/// PTEST: ZF for a and b without common ones, CF for b without ones beyond a.
+fn test(cx: &mut Lift<'_>) {
+    let b = cx.xmm_m128(1);
+    let a = cx.xmm(0);
+    let common = cx.ir.vand(a, b);
+    let beyond = cx.ir.vandnot(a, b);
+    let mut image = cx.iconst(Type::I64, 0);
+    for (v, flag) in [(common, flags::ZF), (beyond, flags::CF)] {
+        let (low, high) = (cx.ir.vget(I64x2, v, 0), cx.ir.vget(I64x2, v, 1));
+        let any = cx.ir.or(low, high);
+        let none = cx.ir.icmp_imm(IntCc::Eq, any, 0);
+        let wide = cx.ir.zext(Type::I64, none);
+        let place = cx.iconst(Type::I64, u64::from(flag.trailing_zeros()));
+        let placed = cx.ir.shl(wide, place);
+        image = cx.ir.or(image, placed);
+    }
+    cx.ir.setflags(FlagKind::Raw, &[image]);
+}
+
+/// The length in EAX or EDX, RAX or RDX with REX.W: its absolute value, at most 16.
+fn length(cx: &mut Lift<'_>, wide: bool, register: Register) -> Value {
+    let v = cx.read_gpr(register);
+    let v = if wide { v } else { cx.ir.sext(Type::I64, v) };
+    let negative = cx.ir.icmp_imm(IntCc::Slt, v, 0);
+    let opposite = cx.ir.neg(v);
+    let v = cx.ir.select(negative, opposite, v);
+    let short = cx.ir.icmp_imm(IntCc::Ult, v, 16);
+    let most = cx.iconst(Type::I64, 16);
+    cx.ir.select(short, v, most)
+}
+
+/// PCMPESTRI, PCMPESTRM, PCMPISTRI, PCMPISTRM. Their memory operands need no alignment.
+fn compare_strings(cx: &mut Lift<'_>, mnemonic: Mnemonic) {
+    let imm = cx.imm8(2);
+    let b = if cx.is_mem(1) {
+        cx.load_scalar(Type::V128)
+    } else {
+        cx.xmm(1)
+    };
+    let a = cx.xmm(0);
+    let implicit = matches!(mnemonic, Mnemonic::Pcmpistri | Mnemonic::Pcmpistrm);
+    let lengths = if implicit {
+        cx.iconst(Type::I64, 0)
+    } else {
+        let wide = matches!(mnemonic, Mnemonic::Pcmpestri64 | Mnemonic::Pcmpestrm64);
+        let (ra, rb) = if wide {
+            (Register::RAX, Register::RDX)
+        } else {
+            (Register::EAX, Register::EDX)
+        };
+        let (a, b) = (length(cx, wide, ra), length(cx, wide, rb));
+        let eight = cx.iconst(Type::I64, 8);
+        let b = cx.ir.shl(b, eight);
+        cx.ir.or(a, b)
+    };
+    let descriptor = imm | u32::from(implicit) << 8;
+    let r = cx.ir.call(Helper::PcmpStr, descriptor, &[a, b, lengths]);
+    let to_index = matches!(
+        mnemonic,
+        Mnemonic::Pcmpestri | Mnemonic::Pcmpestri64 | Mnemonic::Pcmpistri
+    );
+    if to_index {
+        let index = cx.ir.ext(Type::I16, r, 16);
+        let index = cx.ir.zext(Type::I32, index);
+        cx.write_gpr(Register::ECX, index);
+    } else {
+        let bits = cx.ir.ext(Type::I16, r, 0);
+        let bits = cx.ir.zext(Type::I64, bits);
+        let mut v = cx.ir.vfromint(bits);
+        if imm & 0x40 != 0 {
+            let lane = 1 + (imm & 1) as u8;
+            let descriptor = VecOp::ExpandMask.pack(lane, false);
+            v = cx.ir.call(Helper::VecOp, descriptor, &[v, v]);
+        }
+        cx.ir.setreg(metaphrase_ir::Reg::Xmm0, v);
+    }
+    let image = cx.ir.ext(Type::I32, r, 32);
+    let image = cx.ir.zext(Type::I64, image);
+    cx.ir.setflags(FlagKind::Raw, &[image]);
+}
