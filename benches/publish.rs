@@ -20,16 +20,25 @@ fn main() {
         println!("run this with cargo bench");
         return;
     }
-    let mut rows = [("arena", Vec::new(), 0.0), ("cranelift-jit", Vec::new(), 0.0)];
+    let mut rows = [
+        ("arena", Vec::new(), 0.0),
+        ("cranelift-jit", Vec::new(), 0.0),
+    ];
     for _ in 0..RUNS {
-        for (n, f) in [arena as fn() -> (Duration, f64), module].into_iter().enumerate() {
+        for (n, f) in [arena as fn() -> (Duration, f64), module]
+            .into_iter()
+            .enumerate()
+        {
             let (time, bytes) = f();
             rows[n].1.push(time);
             rows[n].2 = bytes;
         }
     }
     println!("publishing {FUNCTIONS} small functions one at a time, median of {RUNS}\n");
-    println!("{:<14} {:>16} {:>22}", "", "ns a function", "bytes taken a function");
+    println!(
+        "{:<14} {:>16} {:>22}",
+        "", "ns a function", "bytes taken a function"
+    );
     for (name, mut times, bytes) in rows {
         times.sort();
         let each = times[RUNS / 2].as_nanos() as f64 / FUNCTIONS as f64;
@@ -40,7 +49,11 @@ fn main() {
 /// Our arena: the region is compiled once, and published again and again.
 fn arena() -> (Duration, f64) {
     let mut region = Region::new(0x1000, metaphrase_ir::CodeSize::Code64);
-    region.guest.push(GuestInsn { offset: 0, len: 1, fuel_left: 1 });
+    region.guest.push(GuestInsn {
+        offset: 0,
+        len: 1,
+        fuel_left: 1,
+    });
     Builder::new(&mut region).exit_jump(16);
     let (layout, table) = (CpuState::layout(), metaphrase_runtime::helpers::table());
     let options = Options::default().tier1;
@@ -52,7 +65,10 @@ fn arena() -> (Duration, f64) {
     for _ in 0..FUNCTIONS {
         std::hint::black_box(arena.publish(&compiled).expect("there is room"));
     }
-    (begun.elapsed(), (arena.used() - before) as f64 / FUNCTIONS as f64)
+    (
+        begun.elapsed(),
+        (arena.used() - before) as f64 / FUNCTIONS as f64,
+    )
 }
 
 /// `cranelift-jit`: the bytes are defined and finalised one function at a time.
@@ -73,15 +89,22 @@ fn module() -> (Duration, f64) {
     b.seal_all_blocks();
     b.finalize(module.target_config());
     let signature = cx.func.signature.clone();
-    cx.compile(module.isa(), &mut Default::default()).expect("it compiles");
-    let code = cx.compiled_code().expect("it was compiled").code_buffer().to_vec();
+    cx.compile(module.isa(), &mut Default::default())
+        .expect("it compiles");
+    let code = cx
+        .compiled_code()
+        .expect("it was compiled")
+        .code_buffer()
+        .to_vec();
     let resident = resident();
     let begun = Instant::now();
     for n in 0..FUNCTIONS {
         let id = module
             .declare_function(&format!("f{n}"), Linkage::Local, &signature)
             .expect("a fresh name");
-        module.define_function_bytes(id, 16, &code, &[]).expect("it can be defined");
+        module
+            .define_function_bytes(id, 16, &code, &[])
+            .expect("it can be defined");
         module.finalize_definitions().expect("it can be finalised");
         std::hint::black_box(module.get_finalized_function(id));
     }
@@ -95,7 +118,10 @@ fn module() -> (Duration, f64) {
 /// Resident bytes of this process.
 fn resident() -> f64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages = statm.split_whitespace().nth(1).and_then(|n| n.parse::<f64>().ok());
+    let pages = statm
+        .split_whitespace()
+        .nth(1)
+        .and_then(|n| n.parse::<f64>().ok());
     pages.unwrap_or(0.0) * 4096.0
 }
 

@@ -126,7 +126,7 @@ fn from_elf(path: &std::path::Path, symbol: Option<&str>) -> Result<Subject, Fai
         hint: None,
     };
     let name = path.display();
-    let data = std::fs::read(path).map_err(|e| Failure {
+    let unreadable = |e: std::io::Error| Failure {
         code: if e.kind() == std::io::ErrorKind::NotFound {
             exit::NOT_FOUND
         } else {
@@ -134,7 +134,12 @@ fn from_elf(path: &std::path::Path, symbol: Option<&str>) -> Result<Subject, Fai
         },
         message: format!("{name}: {e}"),
         hint: None,
-    })?;
+    };
+    // FIFOs and devices might never come to an end.
+    if !std::fs::metadata(path).map_err(unreadable)?.is_file() {
+        return Err(cannot(format!("{name}: not a regular file")));
+    }
+    let data = std::fs::read(path).map_err(unreadable)?;
     let file = object::File::parse(&*data).map_err(|e| cannot(format!("{name}: {e}")))?;
     let (mode, window) = match file.architecture() {
         object::Architecture::X86_64 => (Mode::LONG, Window::Bits64),
