@@ -321,6 +321,11 @@ impl<'r> Builder<'r> {
         self.ins(Op::Raise, Type::I64, &[], u64::from(vector), 0);
     }
 
+    /// Leaves because the fuel does not cover the block.
+    pub fn exit_fuel(&mut self) {
+        self.ins(Op::OutOfFuel, Type::I64, &[], 0, 0);
+    }
+
     /// Leaves with a trap: RIP is the next instruction.
     pub fn exit_trap(&mut self, vector: u8) {
         self.ins(Op::Trap, Type::I64, &[], u64::from(vector), 0);

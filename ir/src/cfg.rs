@@ -162,6 +162,24 @@ pub fn prune_unreachable(region: &mut Region) -> Cfg {
         }
     }
     region.blocks.truncate(kept as usize);
+    retarget(region, &new);
+    Cfg::new(region)
+}
+
+/// Puts the blocks into another order: `order` names each block once, the entry first.
+pub fn reorder(region: &mut Region, order: &[Block]) {
+    let mut new = vec![0u32; region.blocks.len()];
+    let mut blocks = Vec::with_capacity(order.len());
+    for (n, b) in order.iter().enumerate() {
+        new[b.0 as usize] = n as u32;
+        blocks.push(std::mem::take(&mut region.blocks[b.0 as usize]));
+    }
+    region.blocks = blocks;
+    retarget(region, &new);
+}
+
+/// Gives branches the new numbers of their targets.
+fn retarget(region: &mut Region, new: &[u32]) {
     for b in region.block_ids() {
         let t = region.terminator(b);
         let inst = region.inst_mut(t);
@@ -175,5 +193,4 @@ pub fn prune_unreachable(region: &mut Region) -> Cfg {
             _ => {}
         }
     }
-    Cfg::new(region)
 }

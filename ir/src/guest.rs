@@ -2,8 +2,8 @@
 //!
 //! Where a register lies in memory is not known here: the runtime owns the guest state and hands
 //! the engines its offsets. RIP is not in the table: inside a region it is a constant relative to
-//! the region's entry (the `pc` op), and exits write it. The six arithmetic flags are not in the
-//! table either: see [`crate::flags`].
+//! the region's entry (the `pc` op), and exits write it. The six arithmetic flags are in the table
+//! only as the record that `setflags` leaves, see [`crate::flags`]; frontends use the flag ops.
 
 use crate::types::Type;
 use std::fmt;
@@ -96,6 +96,11 @@ guest_regs! {
     Mm5 "mm5" I64 "MMX register 5: the significand of physical x87 register 5.";
     Mm6 "mm6" I64 "MMX register 6: the significand of physical x87 register 6.";
     Mm7 "mm7" I64 "MMX register 7: the significand of physical x87 register 7.";
+    Fuel "fuel" I64 "Guest instructions that may still run; what the `fuel` op takes from.";
+    CcOp "cc_op" I32 "The flag record's kind and size, a [`crate::CcOp`]; `setflags` writes the record, `getcond` and `getflags` read it.";
+    CcA "cc_a" I64 "The flag record's first operand.";
+    CcB "cc_b" I64 "The flag record's second operand.";
+    CcC "cc_c" I64 "The flag record's third operand.";
 }
 
 impl Reg {
@@ -126,10 +131,14 @@ impl Reg {
             RegClass::Segment
         } else if n <= Reg::SysFlags as u8 {
             RegClass::Control
-        } else if n >= Reg::Mm0 as u8 && n <= Reg::Mm7 as u8 {
-            RegClass::Mmx
-        } else {
+        } else if n <= Reg::Xmm15 as u8 {
             RegClass::Sse
+        } else if n <= Reg::Mm7 as u8 {
+            RegClass::Mmx
+        } else if n == Reg::Fuel as u8 {
+            RegClass::Fuel
+        } else {
+            RegClass::Flags
         }
     }
 }
@@ -147,6 +156,10 @@ pub enum RegClass {
     Sse,
     /// MM0 to MM7, which every opaque helper reads and writes: they are part of the x87 registers.
     Mmx,
+    /// The fuel.
+    Fuel,
+    /// The record of the arithmetic flags.
+    Flags,
 }
 
 impl fmt::Display for Reg {

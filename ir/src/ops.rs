@@ -360,6 +360,7 @@ ops! {
     Ret exit_ret Only(I64), UN, None, None, Exit, "Indirect jump to PC a that is a RET (already popped).";
     Syscall exit_syscall Only(I64), NONE, None, Syscall, Exit, "System call; RIP is the next instruction.";
     Raise exit_raise Only(I64), NONE, None, Vector, Exit, "Fault: RIP is instruction `Inst::insn`; error code 0 where the vector has one.";
+    OutOfFuel exit_fuel Only(I64), NONE, None, None, Exit, "Leaves because the fuel does not cover the block: reason `Fuel`, RIP is instruction `Inst::insn`.";
     Trap exit_trap Only(I64), NONE, None, Vector, Exit, "Trap: RIP is the instruction after `Inst::insn`.";
     Halt exit_halt Only(I64), NONE, None, None, Exit, "HLT; RIP is the next instruction.";
     Emulate exit_emulate Only(I64), NONE, None, None, Exit, "RIP is instruction `Inst::insn`, which the runtime must emulate alone (policy `trap`).";

@@ -190,6 +190,11 @@ impl CpuState {
                 Reg::Df => offset_of!(CpuState, df),
                 Reg::SysFlags => offset_of!(CpuState, sysflags),
                 Reg::Mxcsr => offset_of!(CpuState, mxcsr),
+                Reg::Fuel => offset_of!(CpuState, fuel),
+                Reg::CcOp => offset_of!(CpuState, cc_op),
+                Reg::CcA => offset_of!(CpuState, cc_a),
+                Reg::CcB => offset_of!(CpuState, cc_b),
+                Reg::CcC => offset_of!(CpuState, cc_c),
                 _ if n >= Reg::Mm0 as usize && n <= Reg::Mm7 as usize => {
                     offset_of!(CpuState, x87) + (n - Reg::Mm0 as usize) * size_of::<X87Reg>()
                 }

@@ -136,14 +136,18 @@ impl Lower<'_, '_> {
         let wanted = self.iconst(types::I64, count);
         let short = self.b.ins().icmp(IntCC::SignedLessThan, fuel, wanted);
         let hot = self.branch_cold(short);
-        let rip = self.pc();
-        let reason = self.iconst(types::I64, ExitReason::Fuel as u64);
-        self.end_in_tail(|t| &mut t.leave, &[rip, reason]);
+        self.out_of_fuel();
         self.b.switch_to_block(hot);
         let fuel = self.load_with(types::I64, self.in_fuel, self.state, offset);
         let count = self.iconst(types::I64, (count as i64).wrapping_neg() as u64);
         let rest = self.b.ins().iadd(fuel, count);
         self.store_with(self.in_fuel, rest, self.state, offset);
+    }
+
+    fn out_of_fuel(&mut self) {
+        let rip = self.pc();
+        let reason = self.iconst(types::I64, ExitReason::Fuel as u64);
+        self.end_in_tail(|t| &mut t.leave, &[rip, reason]);
     }
 
     /// Leaves with `Memory` for the current guest instruction.
@@ -203,6 +207,7 @@ impl Lower<'_, '_> {
                 self.indirect(pc);
             }
             Op::Raise => self.raise(inst.imm as u8),
+            Op::OutOfFuel => self.out_of_fuel(),
             Op::Trap => {
                 let code = has_error_code(inst.imm as u8).then_some(0);
                 let rip = self.next_pc();

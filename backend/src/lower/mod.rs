@@ -195,6 +195,10 @@ impl Lower<'_, '_> {
         let order = std::mem::take(&mut self.s.order);
         for &block in &order {
             self.b.switch_to_block(self.s.blocks[block.0 as usize]);
+            let exit = self.region.inst(self.region.terminator(block)).op;
+            if block != Region::ENTRY && matches!(exit, Op::OutOfFuel | Op::Raise) {
+                self.b.set_cold_block(self.s.blocks[block.0 as usize]);
+            }
             if block == Region::ENTRY {
                 self.prepare_memory();
             }
@@ -232,12 +236,18 @@ impl Lower<'_, '_> {
             Param => self.s.values[v.0 as usize],
             GetReg => {
                 let reg = Reg::ALL[inst.imm as usize];
-                Some(self.load_state(clif_type(inst.ty), self.unit.layout.reg(reg)))
+                let (ty, offset) = (clif_type(inst.ty), self.unit.layout.reg(reg));
+                let flags = self.state_flags(reg);
+                Some(self.load_with(ty, flags, self.state, offset as i32))
             }
             SetReg => {
                 let reg = Reg::ALL[inst.imm as usize];
                 let value = self.value(args[0]);
-                self.store_state(value, self.unit.layout.reg(reg));
+                if reg == Reg::CcOp {
+                    self.cc_op = None;
+                }
+                let (flags, offset) = (self.state_flags(reg), self.unit.layout.reg(reg));
+                self.store_with(flags, value, self.state, offset as i32);
                 None
             }
             SetFlags => {
@@ -268,8 +278,8 @@ impl Lower<'_, '_> {
                 self.branch(v);
                 None
             }
-            Jump | JumpIf | CallTo | IJump | ICall | Ret | Syscall | Raise | Trap | Halt
-            | Emulate | Resume => {
+            Jump | JumpIf | CallTo | IJump | ICall | Ret | Syscall | Raise | OutOfFuel | Trap
+            | Halt | Emulate | Resume => {
                 self.exit(inst, args);
                 None
             }
@@ -310,6 +320,14 @@ impl Lower<'_, '_> {
         self.b
             .ins()
             .Store(Opcode::Store, ty, flags, offset.into(), value, at);
+    }
+
+    /// How a guest register is accessed.
+    fn state_flags(&self, reg: Reg) -> MemFlags {
+        match reg {
+            Reg::Fuel => self.in_fuel,
+            _ => self.in_state,
+        }
     }
 
     fn load_state(&mut self, ty: clif::Type, offset: u32) -> clif::Value {

@@ -78,7 +78,7 @@ pub fn dce(region: &mut Region) {
 }
 
 /// Drops the arguments of parameters that are not live.
-fn drop_args(region: &mut Region, live: &[bool]) {
+pub(super) fn drop_args(region: &mut Region, live: &[bool]) {
     for b in region.block_ids() {
         let t = region.terminator(b);
         if region.inst(t).op.is_exit() {

@@ -1,8 +1,9 @@
 //! New instructions in the middle of a block: passes rebuild a block's list front to back and put
 //! what they need before the instruction at hand.
 
+use crate::cfg::Cfg;
 use crate::ops::{IntCc, Op};
-use crate::region::{Region, Value};
+use crate::region::{Block, Region, Value};
 use crate::types::Type;
 
 /// How far back [`Emit::find`] looks.
@@ -57,5 +58,46 @@ impl Emit<'_> {
         self.region.set_args(v, args);
         let inst = self.region.inst_mut(v);
         (inst.op, inst.ty, inst.imm, inst.aux) = (op, ty, imm, 0);
+    }
+}
+
+/// Puts parameters into their blocks, after those that are there, and their values into the
+/// branches. `params` are sorted by block; `value` gives what a parameter gets at the end of a
+/// block.
+pub fn append_params<T: Copy>(
+    region: &mut Region,
+    cfg: &Cfg,
+    params: &[(Block, Value, T)],
+    mut value: impl FnMut(Block, T) -> Value,
+) {
+    for &(b, v, _) in params {
+        region.blocks[b.0 as usize].params.push(v);
+    }
+    let mut args = Vec::new();
+    for &b in &cfg.rpo {
+        let t = region.terminator(b);
+        if region.inst(t).op.is_exit() {
+            continue;
+        }
+        let two = region.inst(t).op == Op::BrIf;
+        args.clear();
+        if two {
+            args.push(region.args(t)[0]);
+        }
+        let mut split = None;
+        for (to, old) in region.successors(t) {
+            args.extend_from_slice(old);
+            let start = params.partition_point(|&(b, ..)| b < to);
+            for &(_, _, of) in params[start..].iter().take_while(|&&(b, ..)| b == to) {
+                args.push(value(b, of));
+            }
+            split.get_or_insert(args.len() as u32 - u32::from(two));
+        }
+        if args.len() != region.args(t).len() {
+            region.set_args(t, &args);
+            if two {
+                region.inst_mut(t).aux = split.unwrap_or(0);
+            }
+        }
     }
 }

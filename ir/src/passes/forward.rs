@@ -10,16 +10,35 @@
 //! differ. What a register holds at the region's entry, and after a helper that writes it, is
 //! itself a `getreg`, made there when something below needs it.
 
-use super::liveness::{REGS, drop_dead_writes, helper_writes};
+use super::emit::append_params;
+use super::liveness::{REGS, bit, drop_dead_writes, side_writes};
 use crate::cfg::{Cfg, prune_unreachable};
 use crate::guest::Reg;
-use crate::helpers::Helper;
-use crate::ops::{Effect, Op};
+use crate::ops::Op;
 use crate::region::{Block, Region, Value};
 
 /// Runs the pass.
 pub fn forward(region: &mut Region) {
     let cfg = prune_unreachable(region);
+    forward_with(region, &cfg, &[], REGS);
+    drop_dead_writes(region, &cfg, REGS);
+}
+
+/// What a `setreg` is for, where a pass has something else in mind than [`forward`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Role {
+    /// It writes the register; dropped if it writes what is there.
+    #[default]
+    Plain,
+    /// It says what the register holds from here on, and goes.
+    Define,
+    /// It writes to memory what the register holds, and stays.
+    Flush,
+}
+
+/// Gives every `getreg` its value. `roles`, by value, says what `setreg`s are for; `in_memory` are
+/// the registers whose value is also in memory wherever they are read.
+pub(super) fn forward_with(region: &mut Region, cfg: &Cfg, roles: &[Role], in_memory: u64) {
     let mut f = Forward {
         last: vec![NONE; region.blocks.len() * Reg::COUNT],
         first: Vec::new(),
@@ -28,7 +47,9 @@ pub fn forward(region: &mut Region) {
         made: Vec::new(),
         same: Vec::new(),
         region,
-        cfg: &cfg,
+        cfg,
+        roles,
+        in_memory,
     };
     for &b in &cfg.rpo {
         f.within(b);
@@ -36,17 +57,18 @@ pub fn forward(region: &mut Region) {
     if !f.open.is_empty() {
         f.across();
     }
-    drop_dead_writes(region, &cfg, REGS);
 }
 
 /// No value is known: the block does not touch the register.
 const NONE: Value = Value(u32::MAX);
-/// A helper of the block wrote the register, and nothing has read it since.
+/// A helper (or a flag op) of the block wrote the register, and nothing has read it since.
 const WRITTEN: Value = Value(u32::MAX - 1);
 
 struct Forward<'r> {
     region: &'r mut Region,
     cfg: &'r Cfg,
+    roles: &'r [Role],
+    in_memory: u64,
     /// By block and register: the value at the block's end.
     last: Vec<Value>,
     /// By block and register: the value at the block's start, where one was asked for.
@@ -95,13 +117,19 @@ impl Forward<'_> {
                 Op::SetReg => {
                     let x = self.region.uncopied(self.region.args(v)[0]);
                     let known = &mut self.last[base + inst.imm as usize];
-                    if *known == x {
-                        return false;
+                    let role = self.roles.get(v.0 as usize).copied();
+                    match role.unwrap_or_default() {
+                        Role::Plain if *known == x => return false,
+                        Role::Plain => *known = x,
+                        Role::Define => {
+                            *known = x;
+                            return false;
+                        }
+                        Role::Flush => {}
                     }
-                    *known = x;
                 }
-                _ if inst.op.info().effect == Effect::Helper => {
-                    let mut mask = helper_writes(Helper::from_imm(inst.imm).effects()) & REGS;
+                Op::Call | Op::SetFlags | Op::Fuel => {
+                    let mut mask = side_writes(self.region, v);
                     while mask != 0 {
                         self.last[base + mask.trailing_zeros() as usize] = WRITTEN;
                         mask &= mask - 1;
@@ -167,11 +195,7 @@ impl Forward<'_> {
             NONE => self.at_start(b, r),
             WRITTEN => {
                 let insts = self.region.blocks[b.0 as usize].insts.iter().rev();
-                let mut writers = insts.filter(|&&v| {
-                    let inst = self.region.inst(v);
-                    inst.op.info().effect == Effect::Helper
-                        && helper_writes(Helper::from_imm(inst.imm).effects()) >> r as u32 & 1 != 0
-                });
+                let mut writers = insts.filter(|&&v| side_writes(self.region, v) & bit(r) != 0);
                 let place = writers.next().map_or(Place::Start, |&v| Place::After(v));
                 self.make_getreg(b, place, r)
             }
@@ -195,15 +219,7 @@ impl Forward<'_> {
     }
 
     fn find(&mut self, v: Value) -> Value {
-        let mut root = v;
-        while self.same[root.0 as usize] != root {
-            root = self.same[root.0 as usize];
-        }
-        let mut v = v;
-        while v != root {
-            v = std::mem::replace(&mut self.same[v.0 as usize], root);
-        }
-        root
+        find(&mut self.same, v)
     }
 
     /// Drops parameters that get the same value on every edge, until none is left.
@@ -257,9 +273,9 @@ impl Forward<'_> {
             let in_loop = loops.iter().any(|&(from, to)| from <= at && at <= to);
             count(self.find(v), if in_loop { 2 } else { 1 });
         }
-        for &(_, v, _) in open {
+        for &(_, v, r) in open {
             let of = self.find(v);
-            if uses.contains(&(of, 1)) {
+            if self.in_memory & bit(r) != 0 && uses.contains(&(of, 1)) {
                 self.made.retain(|&(.., made)| made != of);
                 self.same[v.0 as usize] = v;
             }
@@ -273,43 +289,16 @@ impl Forward<'_> {
         }
         let mut params = std::mem::take(&mut self.params);
         params.sort_unstable_by_key(|&(b, v, _)| (b, v));
-        for &(b, v, _) in &params {
-            self.region.blocks[b.0 as usize].params.push(v);
-        }
-        let mut args = Vec::new();
-        for i in 0..self.cfg.rpo.len() {
-            let b = self.cfg.rpo[i];
-            let t = self.region.terminator(b);
-            if self.region.inst(t).op.is_exit() {
-                continue;
-            }
-            let two = self.region.inst(t).op == Op::BrIf;
-            args.clear();
-            if two {
-                args.push(self.region.args(t)[0]);
-            }
-            let edges: Vec<(Block, Vec<Value>)> = self
-                .region
-                .successors(t)
-                .map(|(to, args)| (to, args.to_vec()))
-                .collect();
-            let mut split = None;
-            for (to, old) in edges {
-                args.extend_from_slice(&old);
-                let start = params.partition_point(|&(b, ..)| b < to);
-                for &(_, _, r) in params[start..].iter().take_while(|&&(b, ..)| b == to) {
-                    let v = self.find(self.last[slot(b, r)]);
-                    args.push(v);
-                }
-                split.get_or_insert(args.len() as u32 - u32::from(two));
-            }
-            if args.len() != self.region.args(t).len() {
-                self.region.set_args(t, &args);
-                if two {
-                    self.region.inst_mut(t).aux = split.unwrap_or(0);
-                }
-            }
-        }
+        let Forward {
+            region,
+            cfg,
+            last,
+            same,
+            ..
+        } = self;
+        append_params(region, cfg, &params, |from, r| {
+            find(same, last[slot(from, r)])
+        });
     }
 
     fn place_made(&mut self) {
@@ -322,4 +311,17 @@ impl Forward<'_> {
             insts.insert(at, v);
         }
     }
+}
+
+/// What `v` turned out to be.
+fn find(same: &mut [Value], v: Value) -> Value {
+    let mut root = v;
+    while same[root.0 as usize] != root {
+        root = same[root.0 as usize];
+    }
+    let mut v = v;
+    while v != root {
+        v = std::mem::replace(&mut same[v.0 as usize], root);
+    }
+    root
 }

@@ -15,6 +15,13 @@ pub const REGS: u64 = (1 << Reg::COUNT) - 1;
 /// The arithmetic flags.
 pub const FLAGS: u64 = 1 << 63;
 const _: () = assert!(Reg::COUNT < 63);
+/// The registers of the flag record.
+pub const RECORD: u64 = bit(Reg::CcOp) | bit(Reg::CcA) | bit(Reg::CcB) | bit(Reg::CcC);
+
+/// A register's bit.
+pub const fn bit(r: Reg) -> u64 {
+    1 << r as u32
+}
 
 /// The registers of the classes that `has` accepts.
 fn classes(has: impl Fn(RegClass) -> bool) -> u64 {
@@ -39,6 +46,9 @@ pub fn helper_reads(e: Effects) -> u64 {
             RegClass::Control => Effects::READ_CONTROL,
             RegClass::Sse => Effects::READ_SSE,
             RegClass::Mmx => Effects::OPAQUE,
+            // State that no IR op names may depend on time.
+            RegClass::Fuel => Effects::OPAQUE,
+            RegClass::Flags => Effects::READ_FLAGS,
         })
     });
     regs | if e.has(Effects::READ_FLAGS) { FLAGS } else { 0 }
@@ -53,6 +63,8 @@ pub fn helper_writes(e: Effects) -> u64 {
             RegClass::Control => Effects::WRITE_CONTROL,
             RegClass::Sse => Effects::WRITE_SSE,
             RegClass::Mmx => Effects::OPAQUE,
+            RegClass::Fuel => return false,
+            RegClass::Flags => Effects::WRITE_FLAGS,
         })
     });
     regs | if e.has(Effects::WRITE_FLAGS) {
@@ -62,15 +74,29 @@ pub fn helper_writes(e: Effects) -> u64 {
     }
 }
 
+/// The registers that an instruction other than `setreg` may write.
+pub fn side_writes(region: &Region, v: Value) -> u64 {
+    let inst = region.inst(v);
+    match inst.op {
+        Op::SetFlags => RECORD,
+        Op::Fuel => bit(Reg::Fuel),
+        Op::Call => helper_writes(Helper::from_imm(inst.imm).effects()) & REGS,
+        _ => 0,
+    }
+}
+
 /// What an instruction observes, and what it certainly overwrites.
-fn transfer(region: &Region, v: Value) -> (u64, u64) {
+pub fn transfer(region: &Region, v: Value) -> (u64, u64) {
     let inst = region.inst(v);
     match inst.op.info().effect {
         Effect::Pure | Effect::Branch => (0, 0),
         Effect::Load | Effect::Store | Effect::MayExit | Effect::Exit => (u64::MAX, 0),
         Effect::Helper => (helper_reads(Helper::from_imm(inst.imm).effects()), 0),
-        Effect::ReadState if inst.op == Op::GetReg => (1 << inst.imm, 0),
-        Effect::ReadState => (FLAGS, 0),
+        Effect::ReadState if inst.op == Op::GetReg => {
+            let r = 1 << inst.imm;
+            (if r & RECORD != 0 { r | FLAGS } else { r }, 0)
+        }
+        Effect::ReadState => (FLAGS | RECORD, 0),
         Effect::WriteState if inst.op == Op::SetReg => (0, 1 << inst.imm),
         Effect::WriteState => (0, FLAGS),
     }

@@ -6,6 +6,7 @@
 //! | `fuse` | conditions are computed from the operands of the `setflags` that reaches them |
 //! | `fold` | constants, algebra, width chains, branches on constants |
 //! | `flags` | `setflags` that nobody can observe go |
+//! | `writeback` | in regions of several blocks, registers and flags are written where they are observed |
 //! | `dce` | unused values, copies, unused parameters and unreachable blocks go |
 //!
 //! They run in that order, each once, and each can be switched off by itself, so that a
@@ -14,11 +15,14 @@
 
 mod dce;
 mod emit;
+mod expand;
 mod flags;
 mod fold;
 mod forward;
 mod fuse;
 mod liveness;
+mod params;
+mod writeback;
 
 use crate::ops::Op;
 use crate::region::Region;
@@ -30,6 +34,7 @@ pub use flags::flags;
 pub use fold::fold;
 pub use forward::forward;
 pub use fuse::fuse;
+pub use writeback::writeback;
 
 macro_rules! pass_set {
     ($($field:ident $name:literal $default:expr, $doc:literal;)*) => {
@@ -70,6 +75,7 @@ pass_set! {
     fuse "fuse" true, "Conditions are computed from the operands of the `setflags` that reaches them.";
     fold "fold" true, "Constants and algebra.";
     flags "flags" true, "Flag definitions that nobody can observe go.";
+    writeback "writeback" true, "In regions of several blocks, registers, flags and fuel are written where they are observed.";
     dce "dce" true, "Unused values, copies, parameters and blocks go.";
     verify "verify" cfg!(debug_assertions), "The verifier runs before, between and after the passes.";
     break_add "break" false, "Test only: makes the region wrong on purpose (its first `add` becomes a `sub`), to show that checks notice a miscompile.";
@@ -88,11 +94,12 @@ type Pass = fn(&mut Region);
 /// # Errors
 /// If the verifier is on and finds the region invalid, before or after a pass.
 pub fn run(region: &mut Region, passes: &PassSet) -> Result<(), VerifyErrors> {
-    let steps: [(&str, bool, Pass); 6] = [
+    let steps: [(&str, bool, Pass); 7] = [
         ("forward", passes.forward, forward),
         ("fuse", passes.fuse, fuse),
         ("fold", passes.fold, fold),
         ("flags", passes.flags, flags),
+        ("writeback", passes.writeback, writeback),
         ("dce", passes.dce, dce),
         ("break", passes.break_add, break_first_add),
     ];

@@ -22,8 +22,6 @@ pub struct Event {
 #[derive(Clone, Debug)]
 pub struct Machine {
     pub regs: Vec<u128>,
-    pub flags: u64,
-    pub fuel: u64,
     pub memory: BTreeMap<u64, u8>,
     pub events: Vec<Event>,
 }
@@ -43,20 +41,36 @@ impl Machine {
             };
             cut(r.ty(), n)
         });
-        Machine {
+        let mut m = Machine {
             regs: regs.collect(),
-            flags: hash(&[seed]) & metaphrase_ir::flags::ARITH,
-            fuel: 60,
             memory: BTreeMap::new(),
             events: Vec::new(),
+        };
+        m.regs[Reg::Fuel as usize] = 60;
+        m.set_flags(FlagKind::Raw, Type::I64, &[hash(&[seed]).into()]);
+        m
+    }
+
+    fn set_flags(&mut self, kind: FlagKind, ty: Type, operands: &[u128]) {
+        self.regs[Reg::CcOp as usize] = CcOp::new(kind, ty).0.into();
+        for (r, &x) in [Reg::CcA, Reg::CcB, Reg::CcC].into_iter().zip(operands) {
+            self.regs[r as usize] = x;
         }
     }
 
+    fn flags(&self) -> u64 {
+        let part = |r: Reg| self.regs[r as usize] as u64;
+        let op = CcOp(part(Reg::CcOp) as u32);
+        evaluate(op, part(Reg::CcA), part(Reg::CcB), part(Reg::CcC))
+    }
+
     fn event(&mut self, what: String) {
+        // The record's form does not matter, but what it says.
+        let seen = Reg::ALL.iter().filter(|r| r.class() != RegClass::Flags);
         self.events.push(Event {
             what,
-            regs: self.regs.clone(),
-            flags: self.flags,
+            regs: seen.map(|&r| self.regs[r as usize]).collect(),
+            flags: self.flags(),
         });
     }
 
@@ -134,13 +148,11 @@ impl Machine {
                 0
             }
             Op::SetFlags => {
-                let arg = |n: usize| args.get(n).copied().unwrap_or(0) as u64;
-                let kind = FlagKind::ALL[imm as usize];
-                self.flags = evaluate(CcOp::new(kind, ty), arg(0), arg(1), arg(2));
+                self.set_flags(FlagKind::ALL[imm as usize], ty, &args);
                 0
             }
-            Op::GetCond => Cond::ALL[imm as usize].holds(self.flags).into(),
-            Op::GetFlags => self.flags.into(),
+            Op::GetCond => Cond::ALL[imm as usize].holds(self.flags()).into(),
+            Op::GetFlags => self.flags().into(),
             Op::Load => {
                 self.check(inst.insn, at, size)?;
                 self.event(format!("load {at:#x} of @{}", inst.insn));
@@ -168,13 +180,17 @@ impl Machine {
                 old
             }
             Op::Fuel => {
-                if self.fuel < imm {
+                let fuel = &mut self.regs[Reg::Fuel as usize];
+                if (*fuel as i64) < imm as i64 {
                     self.event(format!("out of fuel at @{}", inst.insn));
                     return Err(Stop);
                 }
-                self.fuel -= imm;
-                self.event(format!("fuel {}", self.fuel));
+                *fuel -= u128::from(imm);
                 0
+            }
+            Op::OutOfFuel => {
+                self.event(format!("out of fuel at @{}", inst.insn));
+                return Err(Stop);
             }
             Op::TrapIf => {
                 if args[0] != 0 {
@@ -182,6 +198,10 @@ impl Machine {
                     return Err(Stop);
                 }
                 0
+            }
+            Op::Raise => {
+                self.event(format!("trap {imm} of @{}", inst.insn));
+                return Err(Stop);
             }
             Op::Call => self.call(Helper::from_imm(imm), inst.aux, &args)?,
             Op::JumpIf => {
@@ -209,6 +229,7 @@ impl Machine {
         let (mut reads, mut writes) = (Vec::new(), Vec::new());
         for &r in Reg::ALL {
             let (read, write) = match r.class() {
+                RegClass::Fuel | RegClass::Flags => continue,
                 RegClass::Gpr => (Effects::READ_GPR, Effects::WRITE_GPR),
                 RegClass::Segment => (Effects::READ_SEGMENT, Effects::WRITE_SEGMENT),
                 RegClass::Control => (Effects::READ_CONTROL, Effects::WRITE_CONTROL),
@@ -225,7 +246,7 @@ impl Machine {
         }
         seen.extend(reads.iter().map(|&r| self.regs[r as usize] as u64));
         if e.has(Effects::READ_FLAGS) {
-            seen.push(self.flags);
+            seen.push(self.flags());
         }
         let result = hash(&seen);
         if e.has(Effects::MAY_EXIT) {
@@ -238,7 +259,7 @@ impl Machine {
             self.regs[r as usize] = cut(r.ty(), hash(&[result, r as u64]).into());
         }
         if e.has(Effects::WRITE_FLAGS) {
-            self.flags = result >> 7 & metaphrase_ir::flags::ARITH;
+            self.set_flags(FlagKind::Raw, Type::I64, &[(result >> 7).into()]);
         }
         Ok(result.into())
     }

@@ -139,13 +139,14 @@ impl<'r> Analysis<'r> {
             for (pos, &v) in data.insts.iter().enumerate() {
                 self.def[v.0 as usize] = (block.0, pos as u32);
                 let inst = self.region.inst(v);
-                if inst.op == Op::SetReg {
-                    self.written[inst.imm as usize] = true;
-                }
-                if inst.op == Op::Call {
-                    for &reg in Reg::ALL {
-                        self.written[reg as usize] |= call_writes(inst.imm, reg);
+                match inst.op {
+                    Op::SetReg => self.written[inst.imm as usize] = true,
+                    Op::Call | Op::SetFlags | Op::Fuel => {
+                        for &reg in Reg::ALL {
+                            self.written[reg as usize] |= self.writes_reg(v, reg);
+                        }
                     }
+                    _ => {}
                 }
             }
         }
@@ -204,11 +205,18 @@ impl<'r> Analysis<'r> {
         let inst = self.region.inst(v);
         match inst.op {
             Op::SetFlags => true,
+            Op::SetReg => Reg::ALL[inst.imm as usize].class() == RegClass::Flags,
             Op::Call => Helper::from_imm(inst.imm)
                 .effects()
                 .has(Effects::WRITE_FLAGS),
             _ => false,
         }
+    }
+
+    /// Whether `v` reads the register without naming it.
+    fn reads_reg(&self, v: Value, reg: Reg) -> bool {
+        let op = self.region.inst(v).op;
+        reg.class() == RegClass::Flags && matches!(op, Op::GetCond | Op::GetFlags)
     }
 
     /// Whether somebody outside the region may look at the guest state at `v`.
@@ -468,7 +476,7 @@ impl<'r> Analysis<'r> {
             let between = &insts[at as usize + 1..pos];
             let seen = between
                 .iter()
-                .any(|&o| self.observes(o) || self.writes_reg(o, reg));
+                .any(|&o| self.observes(o) || self.reads_reg(o, reg) || self.writes_reg(o, reg));
             let occupied = residents
                 .iter()
                 .any(|&(r, from, to)| r == reg && from < pos as u32 && to > at);
@@ -502,6 +510,8 @@ impl<'r> Analysis<'r> {
         let inst = self.region.inst(v);
         match inst.op {
             Op::SetReg => inst.imm == reg as u64,
+            Op::SetFlags => reg.class() == RegClass::Flags,
+            Op::Fuel => reg == Reg::Fuel,
             Op::Call => call_writes(inst.imm, reg),
             _ => false,
         }
@@ -517,5 +527,7 @@ fn call_writes(helper: u64, reg: Reg) -> bool {
         RegClass::Control => Effects::WRITE_CONTROL,
         RegClass::Sse => Effects::WRITE_SSE,
         RegClass::Mmx => Effects::OPAQUE,
+        RegClass::Fuel => return false,
+        RegClass::Flags => Effects::WRITE_FLAGS,
     })
 }

@@ -302,6 +302,7 @@ impl<'r> Emitter<'r> {
                 self.push(flow::syscall, 0, 0, 0, imm);
             }
             Op::Raise => self.push(flow::raise, 0, 0, 0, inst.imm),
+            Op::OutOfFuel => self.push(flow::out_of_fuel, 0, 0, 0, 0),
             Op::Trap => self.push(flow::trap, 0, 0, 0, inst.imm),
             Op::Halt => self.push(flow::halt, 0, 0, 0, 0),
             Op::Emulate => self.push(flow::emulate, 0, 0, 0, 0),

@@ -13,12 +13,19 @@ pub(super) unsafe fn fuel(ip: *const Ins, st: *mut u8, cx: *mut Context<'_>) -> 
         let s = state(st);
         let left = (*s).fuel.wrapping_sub((*ip).imm as i64);
         if left < 0 {
-            // Nothing was taken, so nothing is given back.
-            (*s).rip = (*cx).pc_at((*cx).program.guest_insn(ip).offset);
-            return (*cx).leave(ExitReason::Fuel);
+            return out_of_fuel(ip, st, cx);
         }
         (*s).fuel = left;
         ip.add(1)
+    }
+}
+
+/// Leaves before the instruction. Nothing was taken for it, so nothing is given back.
+pub(super) unsafe fn out_of_fuel(ip: *const Ins, st: *mut u8, cx: *mut Context<'_>) -> *const Ins {
+    // SAFETY: see `Handler`.
+    unsafe {
+        (*state(st)).rip = (*cx).pc_at((*cx).program.guest_insn(ip).offset);
+        (*cx).leave(ExitReason::Fuel)
     }
 }
 

@@ -1,10 +1,10 @@
 //! Conditions and single flags as expressions of a `setflags`' operands.
 
-use super::kind;
+use super::{Image, kind};
 use crate::flags::{AF, ARITH, CF, Cond, FlagKind, OF, PF, SF, ZF};
 use crate::ops::{IntCc, Op};
 use crate::passes::emit::Emit;
-use crate::region::Value;
+use crate::region::{Block, Value};
 use crate::types::Type;
 
 /// A condition as an expression.
@@ -42,7 +42,8 @@ impl Emit<'_> {
         }
     }
 
-    fn test_value(&mut self, test: Test) -> Value {
+    /// The test's outcome as an i8.
+    pub(super) fn test_value(&mut self, test: Test) -> Value {
         match test {
             Test::Is(b) => self.konst(Type::I8, b.into()),
             Test::Cmp(cc, a, b) => self.icmp(cc, a, b),
@@ -50,41 +51,54 @@ impl Emit<'_> {
         }
     }
 
-    /// `and` of a `getflags` and one flag's constant: the flag from the definition's operands.
-    pub(super) fn flag_of_image(&mut self, v: Value, images: &[(Value, Value)]) {
+    /// `and` of a `getflags` and one flag's constant: the flag from the definition's operands. If
+    /// several arrive, the flag is read alone: gives the `getcond` that stands for it, and where.
+    pub(super) fn flag_of_image(
+        &mut self,
+        v: Value,
+        images: &[Image],
+    ) -> Option<(Block, Value, Cond)> {
         let (a, b) = (self.region.args(v)[0], self.region.args(v)[1]);
         let (a, b) = (self.region.uncopied(a), self.region.uncopied(b));
         let (image, mask) = match (self.region.as_const(a), self.region.as_const(b)) {
             (None, Some(mask)) => (a, mask),
             (Some(mask), None) => (b, mask),
-            _ => return,
+            _ => return None,
         };
-        let Some(&(_, def)) = images.iter().find(|(g, _)| *g == image) else {
-            return;
-        };
-        let test = match mask & ARITH {
-            0 => Test::Is(false),
-            AF => self.adjust(def),
-            flag => {
+        let of = images.iter().find(|i| i.v == image)?.of;
+        let mut read = None;
+        let test = match (mask & ARITH, of) {
+            (0, _) => Test::Is(false),
+            (AF, Ok(def)) => self.adjust(def),
+            (flag, of) => {
                 let cond = match flag {
                     CF => Cond::B,
                     PF => Cond::P,
                     ZF => Cond::Z,
                     SF => Cond::S,
                     OF => Cond::O,
-                    _ => return,
+                    _ => return None,
                 };
-                self.condition(def, cond)
+                match of {
+                    Ok(def) => self.condition(def, cond),
+                    Err(b) => {
+                        let bit = self.op(Op::GetCond, Type::I8, &[], cond as u64);
+                        read = Some((b, bit, cond));
+                        Test::Bool(bit)
+                    }
+                }
             }
         };
         if let Test::Is(b) = test {
             let bits = if b { mask & ARITH } else { 0 };
-            return self.region.replace_with_const(v, bits);
+            self.region.replace_with_const(v, bits);
+            return None;
         }
         let bit = self.test_value(test);
         let wide = self.op(Op::Zext, Type::I64, &[bit], 0);
         let shift = self.konst(Type::I64, u64::from((mask & ARITH).trailing_zeros()));
         self.become_op(v, Op::Shl, Type::I64, &[wide, shift], 0);
+        read
     }
 
     /// The condition for the flags that `def` defines.

@@ -1,18 +1,21 @@
 //! Compare-branch fusion: a `getcond` that exactly one `setflags` reaches becomes a comparison or
-//! logic on that `setflags`' operands, and so do the single bits of a `getflags`.
+//! logic on that `setflags`' operands, and so do the single bits of a `getflags`. Where several
+//! arrive, each of the ways there evaluates the condition, see [`joins`].
 //!
 //! After it most `setflags` have no reader left, and the flags pass drops those that are
 //! overwritten before an observer.
 
 mod conditions;
+mod joins;
 
 use super::emit::Emit;
 use crate::cfg::{Cfg, prune_unreachable};
 use crate::flags::{ARITH, Cond, FlagKind};
 use crate::helpers::{Effects, Helper};
 use crate::ops::{Effect, Op};
-use crate::region::{Region, Value};
+use crate::region::{Block, Region, Value};
 use crate::types::Type;
+use joins::{Reaching, join};
 
 /// Runs the pass.
 pub fn fuse(region: &mut Region) {
@@ -24,11 +27,15 @@ pub fn fuse(region: &mut Region) {
         return;
     }
     let reaching = reaching(region, &cfg);
-    // Each `getflags` with a known definition.
-    let mut images: Vec<(Value, Value)> = Vec::new();
+    // Each `getflags` with known definitions.
+    let mut images: Vec<Image> = Vec::new();
+    // Each `getcond` of several definitions.
+    let mut wanted: Vec<(Block, Value, Cond)> = Vec::new();
     let mut old = Vec::new();
     for &b in &cfg.rpo {
-        let mut known = reaching[b.0 as usize];
+        let mut known = reaching.start[b.0 as usize];
+        // Several definitions arrive, and none has followed yet.
+        let mut several = known.is_none() && reaching.complete[b.0 as usize];
         std::mem::swap(&mut old, &mut region.blocks[b.0 as usize].insts);
         let mut e = Emit {
             out: Vec::with_capacity(old.len() + 8),
@@ -49,17 +56,34 @@ pub fn fuse(region: &mut Region) {
                     let mask = e.konst(Type::I64, ARITH);
                     e.become_op(v, Op::And, Type::I64, &[a, mask], 0);
                 }
-                (Op::GetFlags, Some(def)) => images.push((v, def)),
-                (Op::And, _) if !images.is_empty() => e.flag_of_image(v, &images),
+                (Op::GetCond, None) if several => {
+                    wanted.push((b, v, Cond::ALL[inst.imm as usize]));
+                }
+                (Op::GetFlags, None) if several => images.push(Image { v, of: Err(b) }),
+                (Op::GetFlags, Some(def)) => images.push(Image { v, of: Ok(def) }),
+                (Op::And, _) if !images.is_empty() => {
+                    wanted.extend(e.flag_of_image(v, &images));
+                }
                 _ => {}
             }
-            known = after(e.region, v).unwrap_or(known);
+            if let Some(now) = after(e.region, v) {
+                known = now;
+                several = false;
+            }
             e.out.push(v);
         }
         let out = std::mem::take(&mut e.out);
         region.blocks[b.0 as usize].insts = out;
     }
+    join(region, &cfg, &reaching, &wanted);
     drop_unused(region, &images);
+}
+
+/// A `getflags`.
+struct Image {
+    v: Value,
+    /// Its only definition, or the block at whose start several arrive.
+    of: Result<Value, Block>,
 }
 
 /// What an instruction does to the known definition: `None` if nothing.
@@ -75,11 +99,15 @@ fn after(region: &Region, v: Value) -> Option<Option<Value>> {
     writes.then_some(None)
 }
 
-/// By block: the one `setflags` that reaches its start on every path.
-fn reaching(region: &Region, cfg: &Cfg) -> Vec<Option<Value>> {
+/// Which definitions reach which blocks.
+fn reaching(region: &Region, cfg: &Cfg) -> Reaching {
     let n = region.blocks.len();
     if n == 1 {
-        return vec![None];
+        return Reaching {
+            exit: vec![None],
+            start: vec![None],
+            complete: vec![false],
+        };
     }
     let exit: Vec<Option<Option<Value>>> = region
         .blocks
@@ -89,11 +117,14 @@ fn reaching(region: &Region, cfg: &Cfg) -> Vec<Option<Value>> {
     // The outer `None` means not known yet.
     let mut start: Vec<Option<Option<Value>>> = vec![None; n];
     start[0] = Some(None);
+    let mut complete = vec![true; n];
+    complete[0] = false;
     let mut changed = true;
     while changed {
         changed = false;
         for &b in cfg.rpo.iter().skip(1) {
             let mut met: Option<Option<Value>> = None;
+            let mut all = true;
             for p in cfg.preds(b) {
                 let p = p.0 as usize;
                 if let Some(def) = exit[p].or(start[p]) {
@@ -102,13 +133,18 @@ fn reaching(region: &Region, cfg: &Cfg) -> Vec<Option<Value>> {
                         _ => def,
                     });
                 }
+                all &= exit[p].map_or(complete[p], |def| def.is_some());
             }
-            let at = &mut start[b.0 as usize];
-            changed |= *at != met;
-            *at = met;
+            let b = b.0 as usize;
+            changed |= start[b] != met || complete[b] != all;
+            (start[b], complete[b]) = (met, all);
         }
     }
-    start.into_iter().map(Option::flatten).collect()
+    Reaching {
+        exit,
+        start: start.into_iter().map(Option::flatten).collect(),
+        complete,
+    }
 }
 
 fn kind(region: &Region, def: Value) -> FlagKind {
@@ -116,7 +152,7 @@ fn kind(region: &Region, def: Value) -> FlagKind {
 }
 
 /// Drops the `getflags` that nothing uses any more, so that they keep no `setflags` alive.
-fn drop_unused(region: &mut Region, images: &[(Value, Value)]) {
+fn drop_unused(region: &mut Region, images: &[Image]) {
     if images.is_empty() {
         return;
     }
@@ -124,7 +160,7 @@ fn drop_unused(region: &mut Region, images: &[(Value, Value)]) {
     for data in &region.blocks {
         for &v in &data.insts {
             for a in region.args(v) {
-                if let Some(n) = images.iter().position(|(g, _)| g == a) {
+                if let Some(n) = images.iter().position(|i| i.v == *a) {
                     used[n] = true;
                 }
             }
@@ -132,7 +168,7 @@ fn drop_unused(region: &mut Region, images: &[(Value, Value)]) {
     }
     for data in &mut region.blocks {
         data.insts.retain(|v| {
-            let image = images.iter().position(|(g, _)| g == v);
+            let image = images.iter().position(|i| i.v == *v);
             image.is_none_or(|n| used[n])
         });
     }

@@ -297,6 +297,11 @@ impl Model<'_> {
         let s = &self.guest.state;
         match reg {
             Reg::Mxcsr => s.mxcsr.into(),
+            Reg::Fuel => (s.fuel as u64).into(),
+            Reg::CcOp => s.cc_op.into(),
+            Reg::CcA => s.cc_a.into(),
+            Reg::CcB => s.cc_b.into(),
+            Reg::CcC => s.cc_c.into(),
             _ if n < 16 => s.gpr[n].into(),
             _ if reg.ty() == Type::V128 => s.xmm[n - Reg::Xmm0 as usize],
             _ if reg.ty() == Type::I16 => s.seg_sel[n - Reg::Es as usize].into(),
@@ -309,6 +314,11 @@ impl Model<'_> {
         let s = &mut self.guest.state;
         match reg {
             Reg::Mxcsr => s.mxcsr = value as u32,
+            Reg::Fuel => s.fuel = value as i64,
+            Reg::CcOp => s.cc_op = value as u32,
+            Reg::CcA => s.cc_a = value as u64,
+            Reg::CcB => s.cc_b = value as u64,
+            Reg::CcC => s.cc_c = value as u64,
             _ if n < 16 => s.gpr[n] = value as u64,
             _ if reg.ty() == Type::V128 => s.xmm[n - Reg::Xmm0 as usize] = value,
             _ if reg.ty() == Type::I16 => s.seg_sel[n - Reg::Es as usize] = value as u16,
