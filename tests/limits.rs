@@ -122,6 +122,7 @@ fn small(engine: Engine) -> Options {
     Options {
         engine,
         background: false,
+        warm_up: 0,
         tier1_threshold: 1,
         arena_bytes: 1 << 20,
         ..Options::default()

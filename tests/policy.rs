@@ -217,6 +217,7 @@ fn one_site_can_have_a_policy_of_its_own() {
 fn switches() -> Vec<(String, Options)> {
     let base = Options {
         background: false,
+        warm_up: 0,
         ..Options::default()
     };
     let jit = Options {

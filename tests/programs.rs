@@ -17,6 +17,8 @@ const ENGINES: [&[&str]; 3] = [
     &[
         "--engine",
         "tiered",
+        "--warm-up",
+        "0",
         "--tier1-threshold",
         "8",
         "--tier2-samples",

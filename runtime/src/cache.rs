@@ -347,6 +347,20 @@ impl Cache {
         Some((code, incoming))
     }
 
+    /// Forgets all compiled code, without a look at its arena.
+    pub fn forget_code(&mut self) {
+        for t in self.slab.iter_mut().flatten() {
+            t.code = None;
+            t.incoming.clear();
+            t.progress = Progress::Idle;
+            (t.runs, t.samples) = (0, 0);
+        }
+        self.by_host.clear();
+        self.age.clear();
+        self.slots.clear();
+        self.free_slots.clear();
+    }
+
     /// Notes that a slot now jumps to `to`.
     pub fn set_link(&mut self, slot: u32, to: TransId) {
         if let Some(s) = &mut self.slots[slot as usize] {

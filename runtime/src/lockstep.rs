@@ -274,7 +274,8 @@ impl Lockstep {
         let bytes = vcpu
             .jit
             .as_ref()
-            .map_or_else(Vec::new, |jit| jit.arena.bytes(placed).to_vec());
+            .and_then(|jit| jit.arena.as_ref())
+            .map_or_else(Vec::new, |arena| arena.bytes(placed).to_vec());
         Ok(Err(Box::new(Mismatch {
             blocks: self.blocks,
             pc,

@@ -59,6 +59,11 @@ pub struct Options {
     pub tier2: backend::Options,
     /// Interpreted executions after which a block is compiled.
     pub tier1_threshold: u32,
+    /// Guest instructions after which compilation begins at all (tiered engine only), so that a
+    /// short program does not pay for starting the compiler.
+    pub warm_up: u64,
+    /// Compile jobs that may wait at once; what is warm beyond that has to come again.
+    pub queue_limit: usize,
     /// Samples (one each [`Options::slice`] instructions) after which a region is formed.
     pub tier2_samples: u32,
     /// Form regions at all.
@@ -98,6 +103,8 @@ impl Default for Options {
                 ..backend::Options::default()
             },
             tier1_threshold: 30,
+            warm_up: 100_000,
+            queue_limit: 256,
             tier2_samples: 3,
             regions: true,
             eager_regions: false,
@@ -111,5 +118,12 @@ impl Default for Options {
             slice: 100_000,
             keep_clif: false,
         }
+    }
+}
+
+impl Options {
+    /// Whether a background thread compiles.
+    pub fn compiles_in_background(&self) -> bool {
+        self.background && self.engine == Engine::Tiered
     }
 }

@@ -7,10 +7,11 @@
 use crate::cache::TransId;
 use crate::options::Options;
 use crate::state::CpuState;
-use crate::translate::{TranslateError, to_code};
+use crate::translate::{TranslateError, optimise, to_code};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use metaphrase_backend::{BackendError, CompiledRegion, Compiler};
 use metaphrase_ir::Region;
+use metaphrase_ir::passes::PassSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -29,8 +30,10 @@ pub struct Job {
     pub slot_base: u32,
     /// How many link slots were reserved.
     pub slots: u32,
-    /// The optimised IR.
+    /// The IR.
     pub region: Region,
+    /// The passes that it still has to go through.
+    pub passes: Option<PassSet>,
     /// The pages it was made from.
     pub pages: Vec<u64>,
 }
@@ -46,41 +49,66 @@ pub struct Done {
     pub nanos: u64,
 }
 
-/// The compilers of both tiers.
+impl Done {
+    /// A job that nobody began.
+    pub fn cancelled(job: Job) -> Done {
+        Done {
+            job,
+            result: Err(TranslateError::Cancelled),
+            nanos: 0,
+        }
+    }
+}
+
+/// The compilers of tiers 1 and 2, each made when it is first needed.
 struct Compilers {
-    tier1: Compiler,
-    tier2: Compiler,
+    options: Options,
+    tiers: [Option<Compiler>; 2],
 }
 
 impl Compilers {
-    fn new(options: &Options) -> Result<Compilers, BackendError> {
-        let helpers = crate::helpers::table();
-        let make = |o: &metaphrase_backend::Options| {
-            let mut o = o.clone();
-            o.chain &= options.chain;
-            o.jump_cache &= options.jump_cache;
-            o.keep_clif |= options.keep_clif;
-            Compiler::new(CpuState::layout(), helpers, o)
-        };
-        Ok(Compilers {
-            tier1: make(&options.tier1)?,
-            tier2: make(&options.tier2)?,
-        })
+    fn new(options: &Options) -> Compilers {
+        Compilers {
+            options: options.clone(),
+            tiers: [None, None],
+        }
     }
 
-    fn compile(&mut self, job: Job) -> Done {
-        let start = Instant::now();
-        let compiler = if job.tier == 2 {
-            &mut self.tier2
-        } else {
-            &mut self.tier1
+    fn compiler(&mut self, tier: u8) -> Result<&mut Compiler, BackendError> {
+        let all = &self.options;
+        let (slot, options) = match tier {
+            2 => (&mut self.tiers[1], &all.tier2),
+            _ => (&mut self.tiers[0], &all.tier1),
         };
-        let result = to_code(compiler, &job.region, job.slot_base);
+        if slot.is_none() {
+            let mut o = options.clone();
+            o.chain &= all.chain;
+            o.jump_cache &= all.jump_cache;
+            o.keep_clif |= all.keep_clif;
+            *slot = Some(Compiler::new(
+                CpuState::layout(),
+                crate::helpers::table(),
+                o,
+            )?);
+        }
+        Ok(slot.as_mut().expect("it was just made"))
+    }
+
+    fn compile(&mut self, mut job: Job) -> Done {
+        let start = Instant::now();
+        let result = self.optimise_and_compile(&mut job);
         Done {
             job,
             result,
             nanos: start.elapsed().as_nanos() as u64,
         }
+    }
+
+    fn optimise_and_compile(&mut self, job: &mut Job) -> Result<CompiledRegion, TranslateError> {
+        if let Some(passes) = job.passes.take() {
+            optimise(&mut job.region, &passes)?;
+        }
+        to_code(self.compiler(job.tier)?, &job.region, job.slot_base)
     }
 }
 
@@ -109,15 +137,14 @@ impl std::fmt::Debug for CompileService {
 }
 
 impl CompileService {
-    /// Makes the compilers; no thread is started before the first background job.
-    pub fn new(options: &Options) -> Result<CompileService, BackendError> {
-        let inline = Compilers::new(options)?;
-        Ok(CompileService {
+    /// Nothing is made and no thread started before the first job.
+    pub fn new(options: &Options) -> CompileService {
+        CompileService {
             options: options.clone(),
-            inline,
+            inline: Compilers::new(options),
             worker: None,
             pending: 0,
-        })
+        }
     }
 
     /// Compiles while the caller waits.
@@ -203,16 +230,10 @@ fn start_worker(options: &Options) -> Option<Worker> {
     let cancel = Arc::new(AtomicBool::new(false));
     let cancelled = cancel.clone();
     let body = move || {
-        let Ok(mut compilers) = Compilers::new(&options) else {
-            return;
-        };
+        let mut compilers = Compilers::new(&options);
         for job in incoming {
             let done = if cancelled.load(Ordering::Relaxed) {
-                Done {
-                    job,
-                    result: Err(TranslateError::Cancelled),
-                    nanos: 0,
-                }
+                Done::cancelled(job)
             } else {
                 compilers.compile(job)
             };

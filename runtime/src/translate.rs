@@ -4,7 +4,7 @@
 use crate::interp::Program;
 use crate::memory::GuestMemory;
 use crate::options::Options;
-use metaphrase_backend::{CompileError, CompiledRegion, Compiler};
+use metaphrase_backend::{BackendError, CompileError, CompiledRegion, Compiler};
 use metaphrase_frontend::{
     CodeSource, LiftError, Lifted, Limits, Mode, SensitivePolicy, lift_region,
 };
@@ -32,6 +32,9 @@ pub enum TranslateError {
     /// The region cannot be compiled.
     #[error(transparent)]
     Compile(#[from] CompileError),
+    /// There is no compiler for this host.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
     /// The compilation was called off before it began.
     #[error("called off")]
     Cancelled,
@@ -47,8 +50,13 @@ pub fn to_ir(
     passes: &PassSet,
 ) -> Result<Lifted, TranslateError> {
     let mut lifted = lift_region(pc, mode, memory, limits, policy)?;
-    passes::run(&mut lifted.region, passes).map_err(|e| TranslateError::Verify(e.to_string()))?;
+    optimise(&mut lifted.region, passes)?;
     Ok(lifted)
+}
+
+/// Runs the passes.
+pub fn optimise(region: &mut Region, passes: &PassSet) -> Result<(), TranslateError> {
+    passes::run(region, passes).map_err(|e| TranslateError::Verify(e.to_string()))
 }
 
 /// Optimised IR to a program for the interpreter.

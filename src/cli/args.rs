@@ -97,6 +97,12 @@ pub struct EngineArgs {
     /// Interpreted executions after which a block is compiled.
     #[arg(long, value_name = "N", help_heading = "Tiers")]
     pub tier1_threshold: Option<u32>,
+    /// Guest instructions before which nothing is compiled.
+    #[arg(long, value_name = "N", help_heading = "Tiers")]
+    pub warm_up: Option<u64>,
+    /// Guest instructions between two looks at finished compilations, timers and signals.
+    #[arg(long, value_name = "N", help_heading = "Tiers")]
+    pub slice: Option<u64>,
     /// Samples after which a hot block becomes the head of a region.
     #[arg(long, value_name = "N", help_heading = "Tiers")]
     pub tier2_samples: Option<u32>,
@@ -193,6 +199,8 @@ impl EngineArgs {
                 .tier1_threshold
                 .unwrap_or(defaults.tier1_threshold)
                 .max(1),
+            warm_up: self.warm_up.unwrap_or(defaults.warm_up),
+            slice: self.slice.unwrap_or(defaults.slice).max(1),
             tier2_samples: self.tier2_samples.unwrap_or(defaults.tier2_samples).max(1),
             regions: !self.no_regions,
             eager_regions: self.eager_regions,
@@ -376,12 +384,14 @@ pub fn with_long_names(args: Vec<OsString>) -> Vec<OsString> {
         ("-one-insn-per-tb", "--no-chain"),
     ];
     // Options whose value is the next word.
-    const VALUED: [&str; 18] = [
+    const VALUED: [&str; 20] = [
         "-cpu",
         "--cpu",
         "--engine",
         "--tsc",
         "--tier1-threshold",
+        "--warm-up",
+        "--slice",
         "--tier2-samples",
         "--region-blocks",
         "--disable-pass",

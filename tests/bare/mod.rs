@@ -53,6 +53,7 @@ pub fn engines() -> Vec<(&'static str, Options)> {
             "tiered",
             Options {
                 engine: Engine::Tiered,
+                warm_up: 0,
                 tier1_threshold: 1,
                 tier2_samples: 1,
                 slice: 1000,

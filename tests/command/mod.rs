@@ -16,6 +16,8 @@ pub const ENGINES: [&[&str]; 4] = [
     &[
         "--engine",
         "tiered",
+        "--warm-up",
+        "0",
         "--tier1-threshold",
         "2",
         "--tier2-samples",

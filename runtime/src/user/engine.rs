@@ -56,6 +56,7 @@ impl Engine for Vcpu {
         self.env.memory = memory;
         self.env.attach(&mut self.state);
         self.mode = mode(abi).with_features(self.env.cpu.features());
+        self.warm_up();
         Ok(())
     }
 

@@ -75,8 +75,8 @@ impl Vcpu {
     /// Runs compiled code until it leaves: why, and through which link slot. RIP is current
     /// afterwards, host faults have become `Memory` or `Exception`.
     pub(crate) fn enter(&mut self, entry: usize) -> (ExitReason, Option<u32>) {
-        let jit = self.jit.as_ref().expect("compiled code has an arena");
-        let trampoline = jit.arena.trampoline();
+        let arena = self.jit.as_ref().and_then(|jit| jit.arena.as_ref());
+        let trampoline = arena.expect("compiled code has an arena").trampoline();
         let state = std::ptr::from_mut::<CpuState>(&mut self.state);
         // SAFETY: the state is ours, of the layout the arena was made for, and attached to our
         // environment and jump cache, which live as long as `self`; `entry` is the entry of a
@@ -114,8 +114,8 @@ impl Vcpu {
             && let Some(source) = &self.cache.get(from.from).code
         {
             let (site, target) = (source.sites[from.index as usize], to.code.entry());
-            if let Some(jit) = &mut self.jit {
-                jit.arena.link(site, target);
+            if let Some(arena) = self.jit.as_mut().and_then(|jit| jit.arena.as_mut()) {
+                arena.link(site, target);
                 self.cache.set_link(slot, id);
                 self.stats.links += 1;
             }
@@ -131,7 +131,7 @@ impl Vcpu {
         t.runs = t.runs.saturating_add(1);
         let warm = t.runs >= self.options.tier1_threshold;
         if warm && self.jit.is_some() && t.progress == Progress::Idle {
-            self.request(id, 1)?;
+            self.warm(id)?;
         }
         let t = self.cache.get(id);
         let Some(program) = &t.program else {

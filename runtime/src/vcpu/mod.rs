@@ -100,13 +100,19 @@ pub struct Vcpu {
     jump_cache: Box<[JumpEntry]>,
     attention: Arc<AtomicBool>,
     observer: Option<Box<dyn Observer>>,
+    /// No block is compiled before that many guest instructions were executed.
+    pub(crate) compile_from: u64,
 }
 
 /// What compiled code needs; absent with [`Engine::Interp`].
 #[derive(Debug)]
 pub(crate) struct Jit {
-    pub(crate) arena: Arena,
+    /// With a background thread: made when its first result is there, so that a program that ends
+    /// before pays nothing.
+    pub(crate) arena: Option<Arena>,
     pub(crate) service: CompileService,
+    /// The background thread could not be had: compile while the guest waits.
+    pub(crate) inline: bool,
 }
 
 /// Watches translations as they are made, for logs.
@@ -165,7 +171,9 @@ impl Vcpu {
             jump_cache: vec![JumpEntry::empty(0); JUMP_ENTRIES].into_boxed_slice(),
             attention: Arc::new(AtomicBool::new(false)),
             observer: None,
+            compile_from: 0,
         };
+        vcpu.warm_up();
         vcpu.clear_jump_cache();
         vcpu.state.jump_cache = vcpu.jump_cache.as_mut_ptr();
         Ok(vcpu)
@@ -194,10 +202,13 @@ impl Vcpu {
     /// Runs until something needs the layer above, or `budget` guest instructions were executed.
     pub fn run(&mut self, budget: u64) -> Result<Stop, VcpuError> {
         let begun = Instant::now();
-        let _watch = self.watch()?;
+        let mut watch = self.watch()?;
         let end = self.instructions().saturating_add(budget);
         let stop = loop {
             self.install_finished()?;
+            if watch.is_none() {
+                watch = self.watch()?;
+            }
             if self.attention.swap(false, Ordering::Relaxed) {
                 break Stop::Attention;
             }
@@ -226,7 +237,7 @@ impl Vcpu {
 
     /// Has host faults of this thread end the run of our state, if there is compiled code.
     pub(crate) fn watch(&mut self) -> Result<Option<Watch>, VcpuError> {
-        let Some(jit) = &self.jit else {
+        let Some(arena) = self.jit.as_ref().and_then(|jit| jit.arena.as_ref()) else {
             return Ok(None);
         };
         host_fault::enter_thread()?;
@@ -234,8 +245,16 @@ impl Vcpu {
         // SAFETY: the state has that layout and lives in its box for as long as `self`, which the
         // caller borrows until the watch is dropped.
         Ok(Some(unsafe {
-            Watch::new(&jit.arena, &CpuState::layout(), state.cast())
+            Watch::new(arena, &CpuState::layout(), state.cast())
         }))
+    }
+
+    /// A program starts: compilation waits for [`Options::warm_up`].
+    pub(crate) fn warm_up(&mut self) {
+        self.compile_from = match self.options.engine {
+            Engine::Tiered => self.instructions().saturating_add(self.options.warm_up),
+            Engine::Interp | Engine::Jit => 0,
+        };
     }
 
     /// Makes the fuel exactly `amount`.
@@ -255,9 +274,9 @@ impl Vcpu {
                 self.stats.callouts.insert(helper.name().to_string(), calls);
             }
         }
-        if let Some(jit) = &self.jit {
-            self.stats.arena_used = jit.arena.used() as u64;
-            self.stats.arena_limit = jit.arena.limit() as u64;
+        if let Some(arena) = self.jit.as_ref().and_then(|jit| jit.arena.as_ref()) {
+            self.stats.arena_used = arena.used() as u64;
+            self.stats.arena_limit = arena.limit() as u64;
         }
         self.stats.clone()
     }
@@ -265,11 +284,25 @@ impl Vcpu {
 
 impl Jit {
     fn new(options: &Options) -> Result<Jit, BackendError> {
-        host_fault::install()?;
-        let arena = Arena::new(options.arena_bytes, &CpuState::layout())?;
+        let arena = if options.compiles_in_background() {
+            None
+        } else {
+            Some(Jit::make_arena(options)?)
+        };
         Ok(Jit {
             arena,
-            service: CompileService::new(options)?,
+            service: CompileService::new(options),
+            inline: false,
         })
+    }
+
+    pub(crate) fn make_arena(options: &Options) -> Result<Arena, BackendError> {
+        host_fault::install()?;
+        Arena::new(options.arena_bytes, &CpuState::layout())
+    }
+
+    /// Where the jump cache's empty entries lead.
+    pub(crate) fn miss_stub(&self) -> u64 {
+        self.arena.as_ref().map_or(0, |a| a.miss_stub() as u64)
     }
 }

@@ -1,7 +1,7 @@
 //! Taking translations away: invalidation, eviction, flushes, forks.
 
 use super::{Jit, Vcpu, VcpuError};
-use crate::cache::{Cache, TransId};
+use crate::cache::TransId;
 use crate::memory::{GuestMemory, MapError};
 use crate::state::{JUMP_ENTRIES, JumpEntry};
 use metaphrase_backend::jump_hash;
@@ -11,6 +11,8 @@ impl Vcpu {
     /// Takes a translation's compiled code away; the interpreter keeps the block.
     pub(super) fn drop_code(&mut self, id: TransId) {
         let Some(jit) = &mut self.jit else { return };
+        let miss = jit.miss_stub();
+        let Some(arena) = &mut jit.arena else { return };
         let Some((code, incoming)) = self.cache.detach(id) else {
             return;
         };
@@ -18,16 +20,16 @@ impl Vcpu {
             if let Some(s) = self.cache.slots[slot as usize]
                 && let Some(source) = &self.cache.get(s.from).code
             {
-                jit.arena.unlink(source.sites[s.index as usize]);
+                arena.unlink(source.sites[s.index as usize]);
             }
         }
         let t = self.cache.get_mut(id);
         let entry = &mut self.jump_cache[jump_hash(t.pc, JUMP_ENTRIES as u32) as usize];
         if entry.code == code.code.entry() as u64 {
-            *entry = JumpEntry::empty(jit.arena.miss_stub() as u64);
+            *entry = JumpEntry::empty(miss);
         }
         (t.runs, t.samples) = (0, 0);
-        jit.arena.free(code.code);
+        arena.free(code.code);
     }
 
     pub(super) fn fill_jump_cache(&mut self, id: TransId) {
@@ -44,10 +46,7 @@ impl Vcpu {
     }
 
     pub(super) fn clear_jump_cache(&mut self) {
-        let miss = self
-            .jit
-            .as_ref()
-            .map_or(0, |jit| jit.arena.miss_stub() as u64);
+        let miss = self.jit.as_ref().map_or(0, Jit::miss_stub);
         self.jump_cache.fill(JumpEntry::empty(miss));
     }
 
@@ -105,21 +104,16 @@ impl Vcpu {
     }
 
     /// To be called in the child of a fork: the arena is shared with the parent, so the child
-    /// drops every translation and takes an arena of its own.
+    /// drops all compiled code and takes an arena of its own once it compiles something. What the
+    /// interpreter has stays.
     pub fn after_fork_in_child(&mut self) -> Result<(), VcpuError> {
         if self.jit.is_none() {
             return Ok(());
         }
-        let fresh = Jit::new(&self.options)?;
-        for n in self.cache.pages() {
-            self.env.memory.release_code(n).or_else(|e| match e {
-                MapError::NotMapped | MapError::BadRange => Ok(()),
-                e => Err(e),
-            })?;
-        }
-        self.cache = Cache::default();
-        self.jit = Some(fresh);
+        self.cache.forget_code();
+        self.jit = Some(Jit::new(&self.options)?);
         self.clear_jump_cache();
+        self.warm_up();
         Ok(())
     }
 
@@ -130,6 +124,7 @@ impl Vcpu {
         self.env.memory = memory;
         self.mode = mode.with_features(self.env.cpu.features());
         self.env.attach(&mut self.state);
+        self.warm_up();
         Ok(())
     }
 }

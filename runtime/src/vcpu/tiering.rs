@@ -1,9 +1,8 @@
 //! Making translations and publishing compiled code.
 
-use super::{Vcpu, VcpuError};
+use super::{Jit, Vcpu, VcpuError};
 use crate::cache::{Code, Key, Progress, TransId};
 use crate::memory::MapError;
-use crate::options::Engine;
 use crate::tier::{Done, Job};
 use crate::translate::{TranslateError, direct_exits, limits, to_ir, to_program};
 use metaphrase_backend::{CodeRef, CompiledRegion};
@@ -36,7 +35,7 @@ impl Vcpu {
     }
 
     pub(super) fn lift(&mut self, pc: u64, tier: u8) -> Result<Lifted, TranslateError> {
-        let passes = if tier == 0 && self.options.reference {
+        let passes = if tier == 0 && self.options.reference || tier > 0 && self.passes_later() {
             &PassSet::NONE
         } else {
             &self.options.passes
@@ -57,6 +56,12 @@ impl Vcpu {
         Ok(lifted)
     }
 
+    /// Whether the background thread runs the passes of what it compiles. An observer wants to see
+    /// what they made, at once.
+    fn passes_later(&self) -> bool {
+        self.options.compiles_in_background() && self.observer.is_none()
+    }
+
     pub(super) fn protect(&mut self, pages: &[u64]) -> Result<(), VcpuError> {
         for &n in pages {
             match self.env.memory.protect_code(n) {
@@ -66,6 +71,23 @@ impl Vcpu {
             }
         }
         Ok(())
+    }
+
+    /// Asks for a warm block to be compiled, if it is the time for that and there is room in the
+    /// queue; if there is none, the block has to get warm again.
+    pub(super) fn warm(&mut self, id: TransId) -> Result<(), VcpuError> {
+        if self.compile_from > 0 {
+            if self.instructions() < self.compile_from {
+                return Ok(());
+            }
+            self.compile_from = 0;
+        }
+        let waiting = self.jit.as_ref().map_or(0, |jit| jit.service.pending());
+        if waiting >= self.options.queue_limit {
+            self.cache.get_mut(id).runs = 0;
+            return Ok(());
+        }
+        self.request(id, 1)
     }
 
     /// Has the translation compiled at that tier, now or in the background.
@@ -90,7 +112,9 @@ impl Vcpu {
         let slots = direct_exits(&lifted.region);
         let slot_base = self.cache.reserve_slots(slots);
         let (region, pages) = (lifted.region, lifted.pages);
+        let passes = self.passes_later().then_some(self.options.passes);
         let job = Job {
+            passes,
             id,
             version,
             tier,
@@ -102,8 +126,7 @@ impl Vcpu {
         let Some(jit) = &mut self.jit else {
             return Ok(());
         };
-        let background = self.options.background && self.options.engine == Engine::Tiered;
-        let job = if background {
+        let job = if self.options.compiles_in_background() && !jit.inline {
             match jit.service.submit(job) {
                 Ok(()) => return Ok(()),
                 Err(job) => *job,
@@ -111,6 +134,11 @@ impl Vcpu {
         } else {
             job
         };
+        if jit.arena.is_none() {
+            // There is no thread, and code may only be placed where faults in it are watched for.
+            jit.inline = true;
+            return self.install(Done::cancelled(job));
+        }
         let done = jit.service.compile(job);
         self.stats.compile_wait_ns += done.nanos;
         self.install(done)
@@ -119,9 +147,31 @@ impl Vcpu {
     /// Publishes what the background thread has finished.
     pub(super) fn install_finished(&mut self) -> Result<(), VcpuError> {
         while let Some(done) = self.jit.as_mut().and_then(|jit| jit.service.poll()) {
+            self.need_arena();
             self.install(done)?;
         }
+        if self.jit.as_ref().is_some_and(|jit| jit.inline) {
+            self.need_arena();
+        }
         Ok(())
+    }
+
+    /// Makes the arena, if it was put off. Without one everything stays interpreted.
+    fn need_arena(&mut self) {
+        let Some(jit) = &mut self.jit else { return };
+        if jit.arena.is_some() {
+            return;
+        }
+        match Jit::make_arena(&self.options) {
+            Ok(arena) => {
+                jit.arena = Some(arena);
+                self.clear_jump_cache();
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no compiled code on this host: interpreting");
+                self.jit = None;
+            }
+        }
     }
 
     /// Publishes compiled code, unless its translation is gone.
@@ -133,8 +183,17 @@ impl Vcpu {
             self.cache.release_slots(job.slot_base, job.slots);
             return Ok(());
         };
+        let no_arena = self.jit.as_ref().is_none_or(|jit| jit.arena.is_none());
         let compiled = match result {
+            Ok(_) if no_arena => {
+                (t.progress, t.runs) = (Progress::Idle, 0);
+                self.cache.release_slots(job.slot_base, job.slots);
+                return Ok(());
+            }
             Ok(compiled) => compiled,
+            Err(source @ TranslateError::Verify(_)) => {
+                return Err(VcpuError::Translate { pc: t.pc, source });
+            }
             Err(TranslateError::Cancelled) => {
                 (t.progress, t.runs) = (Progress::Idle, 0);
                 self.cache.release_slots(job.slot_base, job.slots);
@@ -192,11 +251,11 @@ impl Vcpu {
     /// Finds room in the arena, dropping the oldest code while there is none.
     pub(super) fn place(&mut self, compiled: &CompiledRegion) -> Option<CodeRef> {
         loop {
-            let jit = self.jit.as_mut()?;
-            match jit.arena.publish(compiled) {
+            let arena = self.jit.as_mut()?.arena.as_mut()?;
+            match arena.publish(compiled) {
                 Ok(placed) => {
-                    self.stats.arena_used = jit.arena.used() as u64;
-                    self.stats.arena_limit = jit.arena.limit() as u64;
+                    self.stats.arena_used = arena.used() as u64;
+                    self.stats.arena_limit = arena.limit() as u64;
                     return Some(placed);
                 }
                 Err(_) => {
