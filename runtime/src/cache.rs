@@ -298,16 +298,17 @@ impl Cache {
         }
     }
 
-    /// Attaches code to a translation.
-    pub fn attach(&mut self, id: TransId, code: Code, targets: &[u64]) {
-        for (index, &target) in targets.iter().enumerate() {
+    /// Attaches code to a translation. `exits` has the link slot and the target PC of each of
+    /// `code.sites`, in their order; exits that were found to be dead leave gaps among the slots.
+    pub fn attach(&mut self, id: TransId, code: Code, exits: impl Iterator<Item = (u32, u64)>) {
+        for (index, (number, target)) in exits.enumerate() {
             let slot = Slot {
                 from: id,
                 index: index as u32,
                 target,
                 linked: None,
             };
-            self.slots[code.slot_base as usize + index] = Some(slot);
+            self.slots[number as usize] = Some(slot);
         }
         self.by_host.insert(code.code.entry(), id);
         let version = self.get(id).version;
@@ -334,8 +335,7 @@ impl Cache {
                 s.linked = None;
             }
         }
-        let count = code.sites.len() as u32;
-        for n in code.slot_base..code.slot_base + count {
+        for n in code.slot_base..code.slot_base + code.slots {
             let linked = self.slots[n as usize].and_then(|s| s.linked);
             if let Some(to) = linked
                 && let Some(other) = self.slab[to.0 as usize].as_mut()

@@ -239,12 +239,10 @@ impl Vcpu {
             faults: compiled.faults,
             guest: job.region.guest.into_boxed_slice(),
         };
-        let targets: Vec<u64> = compiled
-            .links
-            .iter()
-            .map(|l| pc.wrapping_add(l.target as u64) & self.mode.code.pc_mask())
-            .collect();
-        self.cache.attach(job.id, code, &targets);
+        let mask = self.mode.code.pc_mask();
+        let target = |offset: i64| pc.wrapping_add(offset as u64) & mask;
+        let exits = compiled.links.iter().map(|l| (l.slot, target(l.target)));
+        self.cache.attach(job.id, code, exits);
         Ok(())
     }
 
