@@ -194,7 +194,7 @@ pub fn lift_region(
         }
         lift_block(builder, block, mode, policy, &targets);
     }
-    let mut pages = Vec::new();
+    let mut pages = Vec::with_capacity(2);
     let mut bytes = 0;
     for decoded in blocks.iter().flat_map(|b| &b.insns) {
         let len = match decoded {
@@ -233,7 +233,7 @@ fn discover(
         if blocks.len() >= limits.blocks || budget == 0 || blocks.iter().any(|b| b.pc == pc) {
             continue;
         }
-        let mut insns = Vec::new();
+        let mut insns = Vec::with_capacity(16);
         let mut at = pc;
         while insns.len() < budget.min(Limits::BLOCK.insns) {
             if at != pc && blocks.iter().any(|b| b.pc == at) {

@@ -124,11 +124,14 @@ impl Region {
         Region {
             pc,
             code_size,
-            blocks: vec![BlockData::default()],
+            blocks: vec![BlockData {
+                params: Vec::new(),
+                insts: Vec::with_capacity(48),
+            }],
             insts: Vec::with_capacity(64),
             pool: Vec::with_capacity(128),
             vconsts: Vec::new(),
-            guest: Vec::new(),
+            guest: Vec::with_capacity(16),
         }
     }
 

@@ -64,6 +64,9 @@ pub struct Options {
     pub warm_up: u64,
     /// Compile jobs that may wait at once; what is warm beyond that has to come again.
     pub queue_limit: usize,
+    /// Tiered engine: give the interpreter code that no pass has gone through. Most blocks run
+    /// too seldom to earn more back, and the warm ones are compiled.
+    pub quick: bool,
     /// Samples (one each [`Options::slice`] instructions) after which a region is formed.
     pub tier2_samples: u32,
     /// Form regions at all.
@@ -105,6 +108,7 @@ impl Default for Options {
             tier1_threshold: 30,
             warm_up: 100_000,
             queue_limit: 256,
+            quick: true,
             tier2_samples: 3,
             regions: true,
             eager_regions: false,

@@ -100,6 +100,12 @@ pub struct EngineArgs {
     /// Guest instructions before which nothing is compiled.
     #[arg(long, value_name = "N", help_heading = "Tiers")]
     pub warm_up: Option<u64>,
+    /// Compile jobs that may wait at once.
+    #[arg(long, value_name = "N", help_heading = "Tiers")]
+    pub queue_limit: Option<usize>,
+    /// Give the interpreter fully optimised code in the tiered engine too.
+    #[arg(long, help_heading = "Tiers")]
+    pub no_quick: bool,
     /// Guest instructions between two looks at finished compilations, timers and signals.
     #[arg(long, value_name = "N", help_heading = "Tiers")]
     pub slice: Option<u64>,
@@ -200,6 +206,8 @@ impl EngineArgs {
                 .unwrap_or(defaults.tier1_threshold)
                 .max(1),
             warm_up: self.warm_up.unwrap_or(defaults.warm_up),
+            queue_limit: self.queue_limit.unwrap_or(defaults.queue_limit).max(1),
+            quick: !self.no_quick,
             slice: self.slice.unwrap_or(defaults.slice).max(1),
             tier2_samples: self.tier2_samples.unwrap_or(defaults.tier2_samples).max(1),
             regions: !self.no_regions,
@@ -384,13 +392,14 @@ pub fn with_long_names(args: Vec<OsString>) -> Vec<OsString> {
         ("-one-insn-per-tb", "--no-chain"),
     ];
     // Options whose value is the next word.
-    const VALUED: [&str; 20] = [
+    const VALUED: [&str; 21] = [
         "-cpu",
         "--cpu",
         "--engine",
         "--tsc",
         "--tier1-threshold",
         "--warm-up",
+        "--queue-limit",
         "--slice",
         "--tier2-samples",
         "--region-blocks",

@@ -67,8 +67,8 @@ pub(super) struct Analysis<'r> {
     pub writes: Vec<Write>,
     /// Ops that a later `setreg` computes.
     pub sunk: Vec<bool>,
-    /// Registers that the region writes anywhere.
-    written: [bool; Reg::COUNT],
+    /// Registers that the region writes anywhere, as bits.
+    written: u64,
 }
 
 /// How a `setreg`'s value gets into the register.
@@ -97,7 +97,7 @@ impl<'r> Analysis<'r> {
             flags_of: vec![None; n],
             writes: vec![Write::Move; n],
             sunk: vec![false; n],
-            written: [false; Reg::COUNT],
+            written: 0,
         };
         a.find_definitions();
         a.count_uses();
@@ -138,16 +138,7 @@ impl<'r> Analysis<'r> {
             }
             for (pos, &v) in data.insts.iter().enumerate() {
                 self.def[v.0 as usize] = (block.0, pos as u32);
-                let inst = self.region.inst(v);
-                match inst.op {
-                    Op::SetReg => self.written[inst.imm as usize] = true,
-                    Op::Call | Op::SetFlags | Op::Fuel => {
-                        for &reg in Reg::ALL {
-                            self.written[reg as usize] |= self.writes_reg(v, reg);
-                        }
-                    }
-                    _ => {}
-                }
+                self.written |= self.writes(v);
             }
         }
     }
@@ -426,12 +417,7 @@ impl<'r> Analysis<'r> {
         let insts = self.insts(block);
         // When each register's place holds what: (from, to) positions of values that live in it.
         let mut residents: Vec<(Reg, u32, u32)> = Vec::new();
-        let writes_to = |reg: Reg, from: usize| {
-            insts[from..]
-                .iter()
-                .position(|&v| self.writes_reg(v, reg))
-                .map_or(u32::MAX, |n| (from + n) as u32)
-        };
+        let next_write = self.next_writes(insts);
         let mut getregs = Vec::new();
         for (pos, &v) in insts.iter().enumerate() {
             let inst = self.region.inst(v);
@@ -441,9 +427,9 @@ impl<'r> Analysis<'r> {
             }
             let reg = Reg::ALL[inst.imm as usize];
             let in_place = if self.escapes[i] {
-                !self.written[reg as usize]
+                self.written & bit(reg) == 0
             } else {
-                self.last_use[i] <= writes_to(reg, pos + 1)
+                self.last_use[i] <= next_write[pos]
             };
             let until = if in_place {
                 self.last_use[i]
@@ -480,7 +466,7 @@ impl<'r> Analysis<'r> {
             let occupied = residents
                 .iter()
                 .any(|&(r, from, to)| r == reg && from < pos as u32 && to > at);
-            if seen || occupied || self.last_use[i] > writes_to(reg, pos + 1) {
+            if seen || occupied || self.last_use[i] > next_write[pos] {
                 continue;
             }
             residents.push((reg, at, self.last_use[i]));
@@ -506,28 +492,70 @@ impl<'r> Analysis<'r> {
         ) || pure_call
     }
 
+    /// For each `getreg` and `setreg` of a block: where its register is written next.
+    fn next_writes(&self, insts: &[Value]) -> Vec<u32> {
+        let mut next = [u32::MAX; Reg::COUNT];
+        let mut found = vec![u32::MAX; insts.len()];
+        for (pos, &v) in insts.iter().enumerate().rev() {
+            let inst = self.region.inst(v);
+            if matches!(inst.op, Op::GetReg | Op::SetReg) {
+                found[pos] = next[inst.imm as usize];
+            }
+            let mut written = self.writes(v);
+            while written != 0 {
+                next[written.trailing_zeros() as usize] = pos as u32;
+                written &= written - 1;
+            }
+        }
+        found
+    }
+
     fn writes_reg(&self, v: Value, reg: Reg) -> bool {
+        self.writes(v) & bit(reg) != 0
+    }
+
+    /// The registers that an op may write, as bits.
+    fn writes(&self, v: Value) -> u64 {
         let inst = self.region.inst(v);
         match inst.op {
-            Op::SetReg => inst.imm == reg as u64,
-            Op::SetFlags => reg.class() == RegClass::Flags,
-            Op::Fuel => reg == Reg::Fuel,
-            Op::Call => call_writes(inst.imm, reg),
-            _ => false,
+            Op::SetReg => 1 << inst.imm,
+            Op::SetFlags => class(RegClass::Flags),
+            Op::Fuel => bit(Reg::Fuel),
+            Op::Call => call_writes(Helper::from_imm(inst.imm).effects()),
+            _ => 0,
         }
     }
 }
 
-/// Whether helper number `helper` may write `reg`.
-fn call_writes(helper: u64, reg: Reg) -> bool {
-    let effects = Helper::from_imm(helper).effects();
-    effects.has(match reg.class() {
-        RegClass::Gpr => Effects::WRITE_GPR,
-        RegClass::Segment => Effects::WRITE_SEGMENT,
-        RegClass::Control => Effects::WRITE_CONTROL,
-        RegClass::Sse => Effects::WRITE_SSE,
-        RegClass::Mmx => Effects::OPAQUE,
-        RegClass::Fuel => return false,
-        RegClass::Flags => Effects::WRITE_FLAGS,
-    })
+const fn bit(reg: Reg) -> u64 {
+    1 << reg as u32
+}
+
+/// The registers of a class, as bits.
+const fn class(class: RegClass) -> u64 {
+    let (mut bits, mut n) = (0, 0);
+    while n < Reg::COUNT {
+        if Reg::ALL[n].class() as u8 == class as u8 {
+            bits |= bit(Reg::ALL[n]);
+        }
+        n += 1;
+    }
+    bits
+}
+
+// They fit.
+const _: () = assert!(Reg::COUNT <= 64);
+
+/// What a helper with these effects may write, as bits.
+fn call_writes(effects: Effects) -> u64 {
+    const CLASSES: [(Effects, u64); 6] = [
+        (Effects::WRITE_GPR, class(RegClass::Gpr)),
+        (Effects::WRITE_SEGMENT, class(RegClass::Segment)),
+        (Effects::WRITE_CONTROL, class(RegClass::Control)),
+        (Effects::WRITE_SSE, class(RegClass::Sse)),
+        (Effects::OPAQUE, class(RegClass::Mmx)),
+        (Effects::WRITE_FLAGS, class(RegClass::Flags)),
+    ];
+    let written = CLASSES.iter().filter(|&&(effect, _)| effects.has(effect));
+    written.fold(0, |all, &(_, bits)| all | bits)
 }

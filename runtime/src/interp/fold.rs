@@ -80,9 +80,12 @@ impl Analysis<'_> {
     fn sum_address(&self, sum: Value, wrap: bool, block: Block) -> Option<Address> {
         let ty = if wrap { Type::I32 } else { Type::I64 };
         let mut disp = 0u64;
-        let mut terms: Vec<Value> = Vec::with_capacity(3);
-        let mut work = vec![sum];
-        while let Some(v) = work.pop() {
+        // At most four in both together, and two more before that is noticed.
+        let (mut terms, mut count) = ([sum; 6], 0);
+        let (mut work, mut open_ends) = ([sum; 6], 1);
+        while open_ends > 0 {
+            open_ends -= 1;
+            let v = work[open_ends];
             if let Some(bits) = self.constant(v) {
                 disp = disp.wrapping_add(bits);
                 continue;
@@ -93,16 +96,20 @@ impl Analysis<'_> {
             let open = v == sum || self.uses[v.0 as usize] == 1;
             match inst.op {
                 Op::Add if local && open => {
-                    work.push(self.arg(v, 1));
-                    work.push(self.arg(v, 0));
+                    (work[open_ends], work[open_ends + 1]) = (self.arg(v, 1), self.arg(v, 0));
+                    open_ends += 2;
                 }
                 Op::Sub if local && open && self.constant(self.arg(v, 1)).is_some() => {
                     disp = disp.wrapping_sub(self.constant(self.arg(v, 1))?);
-                    work.push(self.arg(v, 0));
+                    work[open_ends] = self.arg(v, 0);
+                    open_ends += 1;
                 }
-                _ => terms.push(v),
+                _ => {
+                    terms[count] = v;
+                    count += 1;
+                }
             }
-            if terms.len() + work.len() > 4 {
+            if count + open_ends > 4 {
                 return None;
             }
         }
@@ -124,7 +131,7 @@ impl Analysis<'_> {
                 imm: scale << 32 | (disp & 0xffff_ffff),
             })
         };
-        match terms[..] {
+        match terms[..count] {
             [base] => Some(Address {
                 mode: if wrap { Mode::Base32 } else { Mode::Base },
                 base: Some(base),

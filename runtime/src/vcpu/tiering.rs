@@ -3,6 +3,7 @@
 use super::{Jit, Vcpu, VcpuError};
 use crate::cache::{Code, Key, Progress, TransId};
 use crate::memory::MapError;
+use crate::options::Engine;
 use crate::tier::{Done, Job};
 use crate::translate::{TranslateError, direct_exits, limits, to_ir, to_program};
 use metaphrase_backend::{CodeRef, CompiledRegion};
@@ -35,10 +36,15 @@ impl Vcpu {
     }
 
     pub(super) fn lift(&mut self, pc: u64, tier: u8) -> Result<Lifted, TranslateError> {
-        let passes = if tier == 0 && self.options.reference || tier > 0 && self.passes_later() {
-            &PassSet::NONE
-        } else {
-            &self.options.passes
+        let all = self.options.passes;
+        let passes = match tier {
+            0 if self.options.reference => PassSet::NONE,
+            0 if self.quick() => PassSet {
+                verify: all.verify,
+                ..PassSet::NONE
+            },
+            1.. if self.passes_later() => PassSet::NONE,
+            _ => all,
         };
         let lifted = to_ir(
             &self.env.memory,
@@ -46,7 +52,7 @@ impl Vcpu {
             self.mode,
             limits(&self.options, tier),
             &self.options.policy,
-            passes,
+            &passes,
         )?;
         self.stats.translated_instructions[tier as usize] += lifted.region.guest.len() as u64;
         self.stats.translated_bytes[tier as usize] += u64::from(lifted.bytes);
@@ -54,6 +60,11 @@ impl Vcpu {
             observer.translated(&self.env.memory, tier, &lifted);
         }
         Ok(lifted)
+    }
+
+    /// Whether the interpreter gets code that is quick to make rather than quick to run.
+    fn quick(&self) -> bool {
+        self.options.quick && self.options.engine == Engine::Tiered && self.jit.is_some()
     }
 
     /// Whether the background thread runs the passes of what it compiles. An observer wants to see
