@@ -1,8 +1,10 @@
-//! Every x87 encoding against the host's FPU, in both engines and in 32 and 64-bit code.
+//! Every x87 encoding against the host's FPU, in both engines, in 32 and 64-bit code, and with the
+//! portable core as well as with the host's FPU for the arithmetic.
 //!
 //! A small program loads a random state with FRSTOR, runs the instruction, and stores the state
 //! with FNSAVE. It runs natively and in the engines; all of both states must agree, bit for bit,
-//! but for instruction and operand pointers. Condition codes that the manual leaves undefined are
+//! but for instruction and operand pointers, and for the last bit and C1 of what the portable core
+//! computes of transcendental functions. Condition codes that the manual leaves undefined are
 //! those of the CPU that the x87 helper was written on (AMD Zen).
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
@@ -12,6 +14,8 @@ use host::case::*;
 use host::engine::{Engine, Kind, Stop};
 use host::rng::Rng;
 use iced_x86::{Decoder, DecoderOptions};
+use metaphrase_runtime::Options;
+use metaphrase_runtime::options::X87Core;
 
 /// Random states for each encoding with a memory operand, and for each with a register: those are
 /// eight to a form.
@@ -269,6 +273,30 @@ fn blank(world: &mut World, encoding: &Encoding) {
     world.words[1] &= 0xffff_ffff;
 }
 
+/// The transcendental functions, whose last bit is the implementation's.
+fn transcendental(encoding: &Encoding) -> bool {
+    matches!(
+        encoding.bytes[..],
+        [0xd9, 0xf0..=0xf3 | 0xf9 | 0xfb | 0xfe | 0xff]
+    )
+}
+
+/// Where ST(0) and ST(1) of `got` are neighbours of those of `want`, makes them the same, and C1.
+fn allow_last_bit(want: &World, got: &mut World) {
+    got.image[5] = got.image[5] & !2 | want.image[5] & 2;
+    // As integers, values of one sign are in order.
+    let place = |image: &Image, at: usize| {
+        let mantissa = u64::from_le_bytes(image[at..at + 8].try_into().expect("eight bytes"));
+        let exponent = u16::from_le_bytes([image[at + 8], image[at + 9]]);
+        u128::from(exponent) << 63 | u128::from(mantissa & !(1 << 63))
+    };
+    for at in [28, 38] {
+        if place(&want.image, at).abs_diff(place(&got.image, at)) <= 1 {
+            got.image[at..at + 10].copy_from_slice(&want.image[at..at + 10]);
+        }
+    }
+}
+
 /// For people: control, status and tag word, the registers from ST(0), flags and operand.
 fn show(world: &World) -> String {
     let word = |at: usize| u16::from_le_bytes([world.image[at], world.image[at + 1]]);
@@ -292,10 +320,16 @@ fn show(world: &World) -> String {
 #[test]
 fn every_encoding_does_what_the_host_does() {
     let native = Native::new();
-    let mut engines: Vec<(Mode, Kind, Engine)> = Vec::new();
+    let mut engines: Vec<(Mode, Kind, X87Core, Engine)> = Vec::new();
     for mode in [Mode::M64, Mode::M32] {
         for kind in Kind::SINGLE {
-            engines.push((mode, kind, Engine::new(kind, mode)));
+            for core in [X87Core::Host, X87Core::Portable] {
+                let options = Options {
+                    x87: core,
+                    ..kind.options()
+                };
+                engines.push((mode, kind, core, Engine::with_options(options, mode)));
+            }
         }
     }
     let mut rng = Rng::new(87);
@@ -304,7 +338,7 @@ fn every_encoding_does_what_the_host_does() {
     // A guard for the generator.
     assert!(encodings.len() > 380, "{}", encodings.len());
     for encoding in encodings {
-        for (_, _, engine) in &mut engines {
+        for (.., engine) in &mut engines {
             engine.load(CODE_AT, &program(&encoding.bytes, 0xcc));
         }
         let mut failed = 0;
@@ -327,7 +361,7 @@ fn every_encoding_does_what_the_host_does() {
             }
             let mut expected = native.run(&encoding.bytes, &before);
             blank(&mut expected, &encoding);
-            for (mode, kind, engine) in &mut engines {
+            for (mode, kind, core, engine) in &mut engines {
                 let mut got = emulate(engine, &before, *mode);
                 blank(&mut got, &encoding);
                 // AX is the program's only where the instruction writes it.
@@ -337,11 +371,14 @@ fn every_encoding_does_what_the_host_does() {
                     expected.words[1] &= 0xffff;
                     got.words[1] &= 0xffff;
                 }
+                if *core == X87Core::Portable && transcendental(&encoding) {
+                    allow_last_bit(&expected, &mut got);
+                }
                 if got != expected {
                     failed += 1;
                     if failed <= 2 {
                         failures.push(format!(
-                            "{:02x?} in {mode:?} by {}\n  from {}\n  host {}\n  ours {}",
+                            "{:02x?} in {mode:?} by {} ({core:?} core)\n  from {}\n  host {}\n  ours {}",
                             encoding.bytes,
                             kind.name(),
                             show(&before),

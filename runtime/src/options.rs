@@ -42,6 +42,25 @@ impl Engine {
     }
 }
 
+/// What does x87 arithmetic.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum X87Core {
+    /// The host's own FPU, which an x86-64 host has.
+    Host,
+    /// Integer arithmetic of ours.
+    Portable,
+}
+
+impl Default for X87Core {
+    fn default() -> X87Core {
+        if cfg!(target_arch = "x86_64") {
+            X87Core::Host
+        } else {
+            X87Core::Portable
+        }
+    }
+}
+
 /// The options of a virtual CPU.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -89,6 +108,8 @@ pub struct Options {
     pub policy: SensitivePolicy,
     /// Guest instructions between two looks at the outside world.
     pub slice: u64,
+    /// What does x87 arithmetic. On a host without an x87 it is the portable core in any case.
+    pub x87: X87Core,
     /// Keep the CLIF text of compiled code for logs.
     pub keep_clif: bool,
 }
@@ -120,6 +141,7 @@ impl Default for Options {
             max_translations: 1 << 19,
             policy: SensitivePolicy::default(),
             slice: 100_000,
+            x87: X87Core::default(),
             keep_clif: false,
         }
     }

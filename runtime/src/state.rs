@@ -25,8 +25,8 @@ pub struct X87State {
     pub top: u16,
     /// One bit a physical register: 1 = in use (the abridged tag word of FXSAVE).
     pub tags: u8,
-    /// Padding.
-    pub reserved: u8,
+    /// Not the guest's: 1 = the portable core does the arithmetic even where the host's FPU could.
+    pub portable: u8,
     /// The last instruction's opcode (11 bits).
     pub opcode: u16,
     /// The last instruction's CS selector.

@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use metaphrase_backend::{OptLevel, Regalloc};
 use metaphrase_frontend::{Policy, Sensitive};
 use metaphrase_ir::passes::PassSet;
+use metaphrase_runtime::options::X87Core;
 use metaphrase_runtime::{CpuModel, Engine, Options};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -74,6 +75,15 @@ pub enum TscArg {
     Instructions,
 }
 
+/// What does x87 arithmetic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum X87Arg {
+    /// The host's own x87 (x86-64 hosts).
+    Host,
+    /// Integer arithmetic of our own: the same results.
+    Portable,
+}
+
 /// Engines, tiers, passes, policies: each can be switched, and none changes what the guest sees.
 #[derive(Clone, Debug, Args)]
 pub struct EngineArgs {
@@ -91,6 +101,9 @@ pub struct EngineArgs {
     /// Where RDTSC gets its value from.
     #[arg(long, value_enum, default_value = "host", help_heading = "Engine")]
     pub tsc: TscArg,
+    /// What does x87 arithmetic; by default the host's x87 if it has one.
+    #[arg(long, value_enum, help_heading = "Engine")]
+    pub x87: Option<X87Arg>,
     /// Compile while the guest waits, not on a background thread.
     #[arg(long, help_heading = "Tiers")]
     pub sync_compile: bool,
@@ -218,6 +231,16 @@ impl EngineArgs {
             keep_clif: self.log.iter().any(|l| l == "clif"),
             passes: passes(&self.disable_pass, &self.enable_pass)?,
             ..defaults
+        };
+        o.x87 = match self.x87 {
+            None => o.x87,
+            Some(X87Arg::Portable) => X87Core::Portable,
+            Some(X87Arg::Host) if cfg!(target_arch = "x86_64") => X87Core::Host,
+            Some(X87Arg::Host) => {
+                return Err(Failure::usage(
+                    "this host has no x87 FPU; use --x87 portable",
+                ));
+            }
         };
         o.tier2.opt = match self.region_opt {
             OptArg::None => OptLevel::None,

@@ -1,7 +1,8 @@
 //! The x87 FPU and its images.
 //!
 //! [`x87`] does one instruction. Stack, tags, conditions and the response to exceptions are here
-//! and in `stack`; the arithmetic itself is the module of the host's name, or `portable`. Images
+//! and in `stack`; the arithmetic itself is in the module of the host's name or in `portable`, and
+//! `fpu` calls one of them. Images
 //! (FSTENV, FSAVE, FXSAVE and their loads) are in `image`, exact conversions in `convert`.
 //!
 //! Where the manual leaves a condition code undefined (FCOMI's C1, the codes of a partial remainder
@@ -11,13 +12,12 @@
 //! becomes #MF at the next waiting instruction.
 
 mod convert;
+mod fpu;
 #[cfg(target_arch = "x86_64")]
 mod host_x86_64;
 mod image;
 mod memory;
 mod ops;
-#[cfg(any(test, not(target_arch = "x86_64")))]
-#[cfg_attr(target_arch = "x86_64", allow(dead_code))]
 mod portable;
 mod stack;
 #[cfg(all(test, target_arch = "x86_64"))]
@@ -25,12 +25,8 @@ mod tests;
 
 use super::Cx;
 use crate::state::{X87Reg, X87State};
-#[cfg(target_arch = "x86_64")]
-use host_x86_64 as fpu;
 use metaphrase_ir::{X87Op, flags};
 use ops::{Arith, Binary, Pair, Source, Unary};
-#[cfg(not(target_arch = "x86_64"))]
-use portable as fpu;
 use stack::*;
 
 pub(super) use image::{fxrstor, fxsave};
@@ -163,7 +159,7 @@ fn arithmetic(f: &mut X87State, reg: u8, i: u8) {
         }
         return;
     }
-    let (v, sw) = fpu::arith(arith_of(reg), control(f), f.st(0), Source::Reg(f.st(i)));
+    let (v, sw) = fpu::arith(f, arith_of(reg), control(f), f.st(0), Source::Reg(f.st(i)));
     if !f.commit(sw, C1, EARLY) {
         f.set(0, v);
     }
@@ -182,7 +178,7 @@ fn arithmetic_to(f: &mut X87State, reg: u8, i: u8, pop: bool) {
         }
         return;
     }
-    let (v, sw) = fpu::arith(arith_of(reg), control(f), f.st(i), Source::Reg(f.st(0)));
+    let (v, sw) = fpu::arith(f, arith_of(reg), control(f), f.st(i), Source::Reg(f.st(0)));
     if !f.commit(sw, C1, EARLY) {
         f.set(i, v);
         if pop {
@@ -282,7 +278,7 @@ fn test(f: &mut X87State) {
         unordered_fault(f);
         return;
     }
-    let sw = fpu::test(control(f), f.st(0));
+    let sw = fpu::test(f, control(f), f.st(0));
     f.commit(sw, C0 | C1 | C2 | C3, IE | DE);
 }
 
@@ -310,7 +306,7 @@ fn examine(f: &mut X87State) {
 fn constant(f: &mut X87State, n: u8) {
     let v = match n {
         0 => X87Reg::ONE,
-        1..=5 => fpu::constant(n, control(f)),
+        1..=5 => fpu::constant(f, n, control(f)),
         _ => X87Reg::ZERO,
     };
     push_checked(f, v);
@@ -342,7 +338,7 @@ fn compare(f: &mut X87State, i: u8, quiet: bool, pops: u8) {
     let stopped = if f.is_empty(0) || f.is_empty(i) {
         !unordered_fault(f)
     } else {
-        let sw = fpu::compare(control(f), f.st(0), Source::Reg(f.st(i)), quiet);
+        let sw = fpu::compare(f, control(f), f.st(0), Source::Reg(f.st(i)), quiet);
         f.commit(sw, C0 | C1 | C2 | C3, IE | DE)
     };
     if !stopped {
@@ -358,7 +354,7 @@ fn compare_to_flags(f: &mut X87State, i: u8, quiet: bool, pop: bool) -> u64 {
     let (sw, stopped) = if f.is_empty(0) || f.is_empty(i) {
         (C0 | C2 | C3, !f.stack_fault(false))
     } else {
-        let sw = fpu::compare(control(f), f.st(0), Source::Reg(f.st(i)), quiet);
+        let sw = fpu::compare(f, control(f), f.st(0), Source::Reg(f.st(i)), quiet);
         (sw, f.commit(sw, 0, IE | DE))
     };
     if pop && !stopped {
@@ -409,7 +405,7 @@ fn unary(f: &mut X87State, op: Unary) {
         }
         return;
     }
-    let (v, sw) = fpu::unary(op, control(f), f.st(0));
+    let (v, sw) = fpu::unary(f, op, control(f), f.st(0));
     if !f.commit(sw, defined, EARLY) {
         f.set(0, v);
     }
@@ -432,7 +428,7 @@ fn binary(f: &mut X87State, op: Binary) {
         }
         return;
     }
-    let (v, sw) = fpu::binary(op, control(f), f.st(0), f.st(1));
+    let (v, sw) = fpu::binary(f, op, control(f), f.st(0), f.st(1));
     // Without a remainder there is no quotient to tell of.
     let none = v.exponent & 0x7fff == 0x7fff || sw & EARLY & !f.control != 0;
     let (sw, defined) = match (remainder, none) {
@@ -461,7 +457,7 @@ fn pair(f: &mut X87State, op: Pair) {
         }
         return;
     }
-    let (v, pushed, sw) = fpu::pair(op, control(f), f.st(0));
+    let (v, pushed, sw) = fpu::pair(f, op, control(f), f.st(0));
     let out_of_range = trigonometric && sw & C2 != 0;
     if !f.commit(sw, defined, EARLY) && !out_of_range {
         f.set(0, v);

@@ -12,7 +12,7 @@ use super::stack::{self, StackContents};
 use crate::cpu_model::CpuModel;
 use crate::env::Env;
 use crate::memory::{GuestMemory, PAGE, Window, page};
-use crate::state::CpuState;
+use crate::state::{CpuState, X87State};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
@@ -147,7 +147,10 @@ pub fn set_registers(cpu: &mut CpuState, env: &mut Env, image: &Image, sp: u64) 
     cpu.gpr = [0; 16];
     cpu.set_rflags(0x202);
     cpu.mxcsr = fresh.mxcsr;
-    cpu.x87 = fresh.x87;
+    cpu.x87 = X87State {
+        portable: cpu.x87.portable,
+        ..fresh.x87
+    };
     cpu.xmm = [0; 16];
     cpu.ymm_hi = [0; 16];
     for entry in &mut env.gdt[segments::TLS_FIRST..][..segments::TLS_COUNT] {

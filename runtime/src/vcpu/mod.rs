@@ -13,7 +13,7 @@ mod tiering;
 use crate::cache::{Cache, TransId};
 use crate::env::Env;
 use crate::memory::MapError;
-use crate::options::{Engine, Options};
+use crate::options::{Engine, Options, X87Core};
 use crate::state::{CpuState, JUMP_ENTRIES, JumpEntry};
 use crate::stats::Stats;
 use crate::tier::CompileService;
@@ -156,6 +156,7 @@ impl Vcpu {
     pub fn new(mut env: Box<Env>, mode: Mode, options: Options) -> Result<Vcpu, VcpuError> {
         let mut state = CpuState::new();
         env.attach(&mut state);
+        state.x87.portable = u8::from(options.x87 == X87Core::Portable);
         let jit = match options.engine {
             Engine::Interp => None,
             Engine::Jit | Engine::Tiered => Some(Jit::new(&options)?),

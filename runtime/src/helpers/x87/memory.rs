@@ -56,7 +56,7 @@ pub fn instruction(cx: &Cx, op: X87Op, addr: u64, pc: u64) -> Result<(), MemFaul
         (7, 4) => {
             let mut bytes = [0; 10];
             memory.read_bytes(addr, &mut bytes)?;
-            push(f, fpu::load_bcd(control(f), bytes));
+            push(f, fpu::load_bcd(f, control(f), bytes));
         }
         (1, 2 | 3) => store_f32(f, memory, addr, reg == 3)?,
         (5, 2 | 3) => store_f64(f, memory, addr, reg == 3)?,
@@ -87,7 +87,7 @@ fn arithmetic(f: &mut X87State, reg: u8, source: Source) {
         }
         return;
     }
-    let (v, sw) = fpu::arith(super::arith_of(reg), control(f), f.st(0), source);
+    let (v, sw) = fpu::arith(f, super::arith_of(reg), control(f), f.st(0), source);
     if !f.commit(sw, C1, EARLY) {
         f.set(0, v);
     }
@@ -98,7 +98,7 @@ fn compare(f: &mut X87State, source: Source, pop: bool) {
     let stopped = if f.is_empty(0) {
         !unordered_fault(f)
     } else {
-        let sw = fpu::compare(control(f), f.st(0), source, false);
+        let sw = fpu::compare(f, control(f), f.st(0), source, false);
         f.commit(sw, C0 | C1 | C2 | C3, IE | DE)
     };
     if pop && !stopped {
@@ -128,7 +128,7 @@ fn load_real(f: &mut X87State, source: Source) {
     };
     let loaded = match fast {
         Some(v) => (v, 0),
-        None => fpu::load(control(f), source),
+        None => fpu::load(f, control(f), source),
     };
     push(f, loaded);
 }
@@ -177,7 +177,7 @@ fn store_f32(f: &mut X87State, m: &GuestMemory, addr: u64, pop: bool) -> Result<
     };
     let (bits, sw) = match convert::to_f32(v, f.control) {
         Some(fast) => fast,
-        None => fpu::store_f32(control(f), v),
+        None => fpu::store_f32(f, control(f), v),
     };
     if refused(f, sw, IE | DE | OE | UE) {
         return Ok(());
@@ -194,7 +194,7 @@ fn store_f64(f: &mut X87State, m: &GuestMemory, addr: u64, pop: bool) -> Result<
     };
     let (bits, sw) = match convert::to_f64(v, f.control) {
         Some(fast) => fast,
-        None => fpu::store_f64(control(f), v),
+        None => fpu::store_f64(f, control(f), v),
     };
     if refused(f, sw, IE | DE | OE | UE) {
         return Ok(());
@@ -220,7 +220,7 @@ fn store_bcd(f: &mut X87State, m: &GuestMemory, addr: u64) -> Result<(), MemFaul
         let indefinite = [0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff];
         return store_empty(f, true, || write_ten(m, addr, indefinite));
     };
-    let (bytes, sw) = fpu::store_bcd(control(f), v);
+    let (bytes, sw) = fpu::store_bcd(f, control(f), v);
     if refused(f, sw, IE | DE) {
         return Ok(());
     }
@@ -247,7 +247,7 @@ fn store_int(
         return store_empty(f, pop, || write(1 << (bytes * 8 - 1)));
     };
     let truncate = if reg == 1 { 0xc00 } else { 0 };
-    let (bits, sw) = fpu::store_int(control(f) | truncate, v, bytes);
+    let (bits, sw) = fpu::store_int(f, control(f) | truncate, v, bytes);
     if refused(f, sw, IE | DE) {
         return Ok(());
     }

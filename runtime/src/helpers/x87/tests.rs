@@ -1,9 +1,9 @@
-//! The x87 helper's corner: pending exceptions, memory faults, FXSAVE, and the portable operations.
+//! The x87 helper's corner: pending exceptions, memory faults, FXSAVE.
 //! All instructions are compared with the host's FPU in the workspace's `tests/x87.rs`.
 
 use super::super::Cx;
 use super::stack::*;
-use super::{portable, x87};
+use super::x87;
 use crate::CpuModel;
 use crate::env::Env;
 use crate::memory::{GuestMemory, Window, page};
@@ -148,52 +148,4 @@ fn fxsave_comes_back() {
         guest.state.exit_info,
         metaphrase_ir::exit::exception_info(13, Some(0))
     );
-}
-
-#[test]
-fn the_portable_operations_agree_within_their_precision() {
-    use super::host_x86_64 as host;
-    use super::ops::{Arith, Source};
-    let reg = |v: f64| super::convert::from_f64(v.to_bits()).unwrap();
-    let close = |a: X87Reg, b: X87Reg| {
-        let (x, y) = (host::store_f64(0x37f, a).0, host::store_f64(0x37f, b).0);
-        let (x, y) = (f64::from_bits(x), f64::from_bits(y));
-        (x - y).abs() <= 1e-14 * x.abs()
-    };
-    let values = [1.0, -2.5, 3.75, 1e10, 1e-10, -0.1, 7.0];
-    for x in values {
-        for y in values {
-            for op in [
-                Arith::Add,
-                Arith::Mul,
-                Arith::Sub,
-                Arith::SubR,
-                Arith::Div,
-                Arith::DivR,
-            ] {
-                let (a, _) = host::arith(op, 0x37f, reg(x), Source::F64(y.to_bits()));
-                let (b, _) = portable::arith(op, 0x37f, reg(x), Source::F64(y.to_bits()));
-                assert!(close(a, b), "{op:?} {x} {y}: {a:?} {b:?}");
-            }
-            let source = Source::F64(y.to_bits());
-            assert_eq!(
-                host::compare(0x37f, reg(x), source, false) & (C0 | C2 | C3),
-                portable::compare(0x37f, reg(x), source, false)
-            );
-        }
-        for control in [0x37f, 0x77f, 0xb7f, 0xf7f] {
-            assert_eq!(
-                host::store_int(control, reg(x), 8).0,
-                portable::store_int(control, reg(x), 8).0,
-                "{x}"
-            );
-        }
-    }
-    for n in 0..6 {
-        assert_eq!(
-            host::constant(n, 0x37f),
-            portable::constant(n, 0x37f),
-            "{n}"
-        );
-    }
 }

@@ -1,0 +1,54 @@
+//! Which module does an operation: the host's FPU, or the portable core.
+
+#[cfg(target_arch = "x86_64")]
+use super::host_x86_64;
+use super::ops::{Arith, Binary, Pair, Source, Unary};
+use super::portable;
+use crate::state::{X87Reg, X87State};
+
+macro_rules! dispatch {
+    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),*) -> $result:ty;)*) => {$(
+        $(#[$doc])*
+        #[inline(always)]
+        pub fn $name(f: &X87State, $($arg: $ty),*) -> $result {
+            #[cfg(target_arch = "x86_64")]
+            if f.portable == 0 {
+                return host_x86_64::$name($($arg),*);
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            let _ = f;
+            portable::$name($($arg),*)
+        }
+    )*};
+}
+
+dispatch! {
+    /// Arithmetic: the result and the status word.
+    fn arith(op: Arith, control: u16, a: X87Reg, b: Source) -> (X87Reg, u16);
+    /// Compares; the status word. `quiet`: only signaling NaNs are invalid (registers only).
+    fn compare(control: u16, a: X87Reg, b: Source, quiet: bool) -> u16;
+    /// FTST: compares with 0.
+    fn test(control: u16, a: X87Reg) -> u16;
+    /// Loads a binary32 or binary64.
+    fn load(control: u16, source: Source) -> (X87Reg, u16);
+    /// Loads a packed decimal.
+    fn load_bcd(control: u16, bytes: [u8; 10]) -> (X87Reg, u16);
+    /// Stores as binary32; nothing meaningful with an unmasked overflow or underflow.
+    fn store_f32(control: u16, a: X87Reg) -> (u32, u16);
+    /// Stores as binary64, likewise.
+    fn store_f64(control: u16, a: X87Reg) -> (u64, u16);
+    /// Stores as an integer of 2, 4 or 8 bytes, rounded as the control word says.
+    fn store_int(control: u16, a: X87Reg, bytes: u32) -> (u64, u16);
+    /// Stores as packed decimal.
+    fn store_bcd(control: u16, a: X87Reg) -> ([u8; 10], u16);
+    /// An operation on ST(0) alone: the result and the status word.
+    fn unary(op: Unary, control: u16, a: X87Reg) -> (X87Reg, u16);
+    /// An operation on ST(0) and ST(1): the one result and the status word.
+    fn binary(op: Binary, control: u16, st0: X87Reg, st1: X87Reg) -> (X87Reg, u16);
+    /// An operation that pushes: what ST(0) becomes, what is pushed, and the status word. If its C2
+    /// is set (for the trigonometric ones), ST(0) stays and nothing is pushed.
+    fn pair(op: Pair, control: u16, a: X87Reg) -> (X87Reg, X87Reg, u16);
+    /// A constant of D9 E8 to D9 ED by the low three bits of its opcode, rounded as the control
+    /// word says.
+    fn constant(n: u8, control: u16) -> X87Reg;
+}
