@@ -35,6 +35,8 @@ pub struct Errno(pub i32);
 impl Errno {
     /// A signal interrupted the call; it starts again unless a handler without `SA_RESTART` runs.
     pub const RESTART: Errno = Errno(512);
+    /// A signal came before the call did anything; it starts again behind whatever handler runs.
+    pub const RESTART_ALWAYS: Errno = Errno(513);
     /// A signal interrupted the call; it starts again only if no handler runs.
     pub const RESTART_NO_HANDLER: Errno = Errno(514);
 

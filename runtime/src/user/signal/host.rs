@@ -205,8 +205,10 @@ pub fn take() -> Option<SigInfo> {
     Some(info)
 }
 
-/// A host system call that may wait. If a signal is in the slot, or one comes before or during
-/// the call, it answers [`Errno::RESTART`]; a signal cannot slip in between the test and the call.
+/// A host system call that may wait. If a signal is in the slot, or one comes before the call, it
+/// answers [`Errno::RESTART_ALWAYS`]: on a real machine the handler would have run first. If one
+/// comes during the call, it answers [`Errno::RESTART`]. A signal cannot slip in between the test
+/// and the call.
 ///
 /// # Safety
 /// As for the system call itself: pointers must be good for it.
@@ -275,7 +277,7 @@ mod arch {
         ".globl metaphrase_blocking_interrupted",
         ".hidden metaphrase_blocking_interrupted",
         "metaphrase_blocking_interrupted:",
-        "mov rax, -4",
+        "mov rax, -513",
         "ret",
     );
 
@@ -286,7 +288,7 @@ mod arch {
         fn metaphrase_blocking_interrupted();
     }
 
-    /// The call, or -EINTR if the slot is full.
+    /// The call, or [`Errno::RESTART_ALWAYS`] negated if the slot is full.
     ///
     /// # Safety
     /// As for the system call.
@@ -295,7 +297,8 @@ mod arch {
         unsafe { metaphrase_blocking_call(slot, nr, args.as_ptr()) }
     }
 
-    /// If the interrupted code is between the test and the call, makes it answer -EINTR.
+    /// If the interrupted code is between the test and the call, makes it answer as if the slot
+    /// had been full.
     ///
     /// # Safety
     /// `context` is that of a signal handler.
@@ -338,7 +341,7 @@ mod arch {
         ".globl metaphrase_blocking_interrupted",
         ".hidden metaphrase_blocking_interrupted",
         "metaphrase_blocking_interrupted:",
-        "mov x0, #-4",
+        "mov x0, #-513",
         "ret",
     );
 
@@ -349,7 +352,7 @@ mod arch {
         fn metaphrase_blocking_interrupted();
     }
 
-    /// The call, or -EINTR if the slot is full.
+    /// The call, or [`Errno::RESTART_ALWAYS`] negated if the slot is full.
     ///
     /// # Safety
     /// As for the system call.
@@ -358,7 +361,8 @@ mod arch {
         unsafe { metaphrase_blocking_call(slot, nr, args.as_ptr()) }
     }
 
-    /// If the interrupted code is between the test and the call, makes it answer -EINTR.
+    /// If the interrupted code is between the test and the call, makes it answer as if the slot
+    /// had been full.
     ///
     /// # Safety
     /// `context` is that of a signal handler.
@@ -378,7 +382,7 @@ mod arch {
 /// Other hosts: a signal between the test and the call is noticed when the call ends.
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 mod arch {
-    /// The call, or -EINTR if the slot is full.
+    /// The call, or [`Errno::RESTART_ALWAYS`] negated if the slot is full.
     ///
     /// # Safety
     /// As for the system call.
@@ -386,7 +390,7 @@ mod arch {
         // SAFETY: the slot is a static; the rest is as for the caller.
         unsafe {
             if slot.read_volatile() != 0 {
-                return -i64::from(libc::EINTR);
+                return -i64::from(Errno::RESTART_ALWAYS.0);
             }
             let r = libc::syscall(nr, args[0], args[1], args[2], args[3], args[4], args[5]);
             if r == -1 {

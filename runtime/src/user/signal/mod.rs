@@ -110,8 +110,8 @@ pub struct Trap {
 /// A system call that a signal interrupted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Restart {
-    /// Whether it is restarted with a handler too, if that has `SA_RESTART`.
-    pub with_handler: bool,
+    /// What it answered: one of the marks for an interrupted call.
+    pub mark: Errno,
     /// The call's number.
     pub number: u64,
     /// Where the call can be made again.
@@ -298,7 +298,12 @@ impl Signals {
                 (SIG_DFL, Default::End) => return Some(signal),
                 _ => {
                     if let Some(r) = restart.take() {
-                        if r.with_handler && action.flags & SA_RESTART != 0 {
+                        let again = match r.mark {
+                            Errno::RESTART_ALWAYS => true,
+                            Errno::RESTART => action.flags & SA_RESTART != 0,
+                            _ => false,
+                        };
+                        if again {
                             cpu.rip = r.rip;
                             cpu.gpr[0] = r.number;
                         } else {

@@ -201,16 +201,17 @@ fn no_room_for_a_frame_is_deadly() {
 
 #[test]
 fn an_interrupted_call_restarts_or_fails() {
-    for (flags, with_handler, rip, value) in [
-        (SA_RESTART, true, 0x1232, 7u64),
-        (0, true, 0x1234, -4i64 as u64),
-        (SA_RESTART, false, 0x1234, -4i64 as u64),
+    for (flags, mark, rip, value) in [
+        (SA_RESTART, Errno::RESTART, 0x1232, 7u64),
+        (0, Errno::RESTART, 0x1234, -4i64 as u64),
+        (SA_RESTART, Errno::RESTART_NO_HANDLER, 0x1234, -4i64 as u64),
+        (0, Errno::RESTART_ALWAYS, 0x1232, 7),
     ] {
         let (mut cpu, env, mut signals) = setup(Abi::X86_64);
         signals.actions[libc::SIGSEGV as usize] = handler(SA_RESTORER | flags);
         signals.raise(SigInfo::sent(libc::SIGSEGV, libc::SI_USER, 1, 2));
         let restart = Restart {
-            with_handler,
+            mark,
             number: 7,
             rip: 0x1232,
         };

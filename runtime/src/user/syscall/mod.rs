@@ -211,7 +211,7 @@ impl Process {
             Ok(value) => value,
             Err(e) if e.is_restart() => {
                 return Ok(Flow::Done(Some(Restart {
-                    with_handler: e == Errno::RESTART,
+                    mark: e,
                     number: nr,
                     rip: again,
                 })));

@@ -179,7 +179,7 @@ impl Process {
 
 /// Waiting for descriptors never starts again behind a handler.
 fn no_restart(e: Errno) -> Errno {
-    if e.is_restart() {
+    if e == Errno::RESTART {
         Errno::RESTART_NO_HANDLER
     } else {
         e

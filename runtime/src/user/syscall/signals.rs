@@ -194,7 +194,7 @@ impl Process {
                 ];
                 // SAFETY: set, buffer and time are ours.
                 unsafe { host::blocking(libc::SYS_rt_sigtimedwait, args) }.map_err(|e| {
-                    if e.is_restart() {
+                    if e == Errno::RESTART {
                         Errno::RESTART_NO_HANDLER
                     } else {
                         e

@@ -152,12 +152,9 @@ impl Process {
         // SAFETY: both times are ours.
         let result = unsafe { host::blocking(libc::SYS_clock_nanosleep, args) };
         match result {
-            Err(e) if e.is_restart() => {
+            Err(Errno::RESTART) => {
                 let remaining = c.args[first + 1];
                 if flags & libc::TIMER_ABSTIME == 0 && remaining != 0 {
-                    // If the signal came before the host slept, all of it is left.
-                    let nothing = left.tv_sec == 0 && left.tv_nsec == 0;
-                    let left = if nothing { t } else { left };
                     c.store_pair(remaining, width, left.tv_sec, left.tv_nsec)?;
                 }
                 Err(Errno::RESTART_NO_HANDLER)
