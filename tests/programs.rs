@@ -9,6 +9,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The three engines; small thresholds make the tiered one compile even in short runs.
 const ENGINES: [&[&str]; 3] = [
@@ -63,8 +64,11 @@ fn find(width: Width, name: &str) -> Option<PathBuf> {
 struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new(name: &str) -> Scratch {
-        let dir = std::env::temp_dir().join(format!("metaphrase-{name}-{}", std::process::id()));
+    fn new() -> Scratch {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let n = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("metaphrase-programs-{}-{n}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&dir).unwrap();
         // Text with repetitions, so that compressors have something to do.
         let mut text = Vec::new();
@@ -121,12 +125,7 @@ fn same_as_native(width: Width, program: &str, args: &[&str], input: &[u8]) {
     else {
         return;
     };
-    let tag = format!(
-        "{program}-{}-{}",
-        args.len(),
-        input.len() + usize::from(width == Width::I386)
-    );
-    let scratch = Scratch::new(&tag);
+    let scratch = Scratch::new();
     let native = scratch.run(Command::new(reference).args(args), input);
     assert!(
         !native.stdout.is_empty(),
