@@ -228,12 +228,16 @@ impl StringOp {
 }
 
 /// The descriptor of [`Helper::X87`], packed into a `u32`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct X87Op {
     /// The low three bits of the opcode byte, D8 to DF.
     pub escape: u8,
-    /// The ModRM byte; for memory forms its reg field counts only.
+    /// The ModRM byte.
     pub modrm: u8,
+    /// The segment of a memory operand, in encoding order.
+    pub segment: u8,
+    /// That segment's base is part of the operand's linear address.
+    pub based: bool,
     /// 16-bit operand size: the short environment images.
     pub short: bool,
     /// WAIT rather than an escape opcode.
@@ -247,6 +251,8 @@ impl X87Op {
             | (self.escape as u32) << 8
             | (self.short as u32) << 11
             | (self.wait as u32) << 12
+            | (self.segment as u32) << 13
+            | (self.based as u32) << 16
     }
 
     /// Unpacks a descriptor.
@@ -256,6 +262,8 @@ impl X87Op {
             modrm: word as u8,
             short: word >> 11 & 1 != 0,
             wait: word >> 12 & 1 != 0,
+            segment: (word >> 13) as u8 & 7,
+            based: word >> 16 & 1 != 0,
         }
     }
 

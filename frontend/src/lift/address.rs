@@ -103,10 +103,14 @@ impl Lift<'_> {
         self.add_segment(self.insn.memory_segment(), ea)
     }
 
+    /// Whether a segment's base must be added: it is not known to be 0.
+    pub fn has_base(&self, segment: Register) -> bool {
+        matches!(segment, Register::FS | Register::GS) || !(self.mode.flat || self.mode.is_64())
+    }
+
     /// Adds a segment's base to an effective address (i64).
     pub fn add_segment(&mut self, segment: Register, ea: Value) -> Value {
-        let special = matches!(segment, Register::FS | Register::GS);
-        if !special && (self.mode.flat || self.mode.is_64()) {
+        if !self.has_base(segment) {
             return ea;
         }
         let base = self.ir.getreg(segment_base(segment));

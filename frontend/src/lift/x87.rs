@@ -4,7 +4,7 @@
 //! FCOMI sets and FCMOV reads.
 
 use super::Lift;
-use iced_x86::{EncodingKind, Mnemonic, OpCodeTableKind, OpKind, Register};
+use iced_x86::{CodeSize, EncodingKind, Instruction, Mnemonic, OpCodeTableKind, OpKind, Register};
 use metaphrase_ir::{Cond, FlagKind, Helper, IntCc, Type, X87Op};
 
 /// Lifts the instruction if it is one of this family.
@@ -42,10 +42,8 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
 fn descriptor(cx: &Lift<'_>, mnemonic: Mnemonic) -> Option<X87Op> {
     if mnemonic == Mnemonic::Wait {
         return Some(X87Op {
-            escape: 0,
-            modrm: 0,
-            short: false,
             wait: true,
+            ..X87Op::default()
         });
     }
     let info = cx.insn.code().op_code();
@@ -75,8 +73,10 @@ fn descriptor(cx: &Lift<'_>, mnemonic: Mnemonic) -> Option<X87Op> {
         )
     } else {
         let group = u8::try_from(info.group_index()).ok()?;
-        (opcode as u8, group << 3)
+        (opcode as u8, memory_modrm(cx.insn, group))
     };
+    let memory = modrm < 0xc0;
+    let segment = cx.insn.memory_segment();
     if escape & 0xf8 != 0xd8 {
         return None;
     }
@@ -85,7 +85,46 @@ fn descriptor(cx: &Lift<'_>, mnemonic: Mnemonic) -> Option<X87Op> {
         modrm,
         short: info.operand_size() == 16,
         wait: false,
+        segment: if memory { segment.number() as u8 } else { 0 },
+        based: memory && cx.has_base(segment),
     })
+}
+
+/// The ModRM byte of a memory form, which FOP tells of. The decoder does not keep it; this is what
+/// an assembler would have chosen. (A SIB byte without need makes a difference.)
+fn memory_modrm(insn: Instruction, reg: u8) -> u8 {
+    let (base, index) = (insn.memory_base(), insn.memory_index());
+    let narrow = |r: Register| r.size() == 2;
+    let displacement = insn.memory_displ_size();
+    let absolute = base == Register::None && index == Register::None;
+    let rip = matches!(base, Register::RIP | Register::EIP);
+    let word = narrow(base) || narrow(index) || absolute && displacement == 2;
+    let rm = if word {
+        match (base, index) {
+            (Register::BX, Register::SI) => 0,
+            (Register::BX, Register::DI) => 1,
+            (Register::BP, Register::SI) => 2,
+            (Register::BP, Register::DI) => 3,
+            (Register::SI, _) => 4,
+            (Register::DI, _) => 5,
+            (Register::BX, _) => 7,
+            _ => 6,
+        }
+    } else if rip || absolute && insn.code_size() != CodeSize::Code64 {
+        5
+    } else if index != Register::None || base == Register::None {
+        4
+    } else {
+        base.number() as u8 & 7
+    };
+    // Without a base there is always a full displacement, and the mode is 0.
+    let mode = match displacement {
+        _ if rip || base == Register::None => 0,
+        0 => 0,
+        1 => 1,
+        _ => 2,
+    };
+    mode << 6 | reg << 3 | rm
 }
 
 /// The condition of FCMOVcc.

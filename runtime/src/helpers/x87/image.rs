@@ -122,9 +122,8 @@ pub fn load_environment(
     set_tag_word(f, words[2] as u16);
     f.ip = u64::from(words[3]);
     f.cs = words[4] as u16;
-    if !short {
-        f.opcode = (words[4] >> 16) as u16 & 0x7ff;
-    }
+    // A short image has none, which clears it.
+    f.opcode = (words[4] >> 16) as u16 & 0x7ff;
     f.dp = u64::from(words[5]);
     f.ds = words[6] as u16;
     Ok(())

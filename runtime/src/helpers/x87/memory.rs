@@ -17,7 +17,9 @@ type Loaded = (X87Reg, u16);
 pub fn instruction(cx: &Cx, op: X87Op, addr: u64, pc: u64) -> Result<(), MemFault> {
     let reg = op.modrm >> 3 & 7;
     let state = cx.state();
-    let (cs, ds) = (state.seg_sel[1], state.seg_sel[3]);
+    let segment = usize::from(op.segment.min(5));
+    let (cs, ds) = (state.seg_sel[1], state.seg_sel[segment]);
+    let base = if op.based { state.seg_base[segment] } else { 0 };
     let f = &mut state.x87;
     let memory = &cx.env().memory;
     match (op.escape, reg) {
@@ -71,7 +73,7 @@ pub fn instruction(cx: &Cx, op: X87Op, addr: u64, pc: u64) -> Result<(), MemFaul
     }
     f.opcode = u16::from(op.escape) << 8 | u16::from(op.modrm);
     (f.ip, f.cs) = (pc, cs);
-    (f.dp, f.ds) = (addr, ds);
+    (f.dp, f.ds) = (addr.wrapping_sub(base), ds);
     Ok(())
 }
 

@@ -36,16 +36,13 @@ impl Guest {
     }
 }
 
-const fn memory_op(escape: u8, reg: u8) -> X87Op {
+fn memory_op(escape: u8, reg: u8) -> X87Op {
     X87Op {
         escape,
         modrm: reg << 3 | 6,
-        short: false,
-        wait: false,
+        ..X87Op::default()
     }
 }
-
-const FLDCW: X87Op = memory_op(1, 5);
 
 #[test]
 fn a_pending_exception_waits_for_the_next_waiting_instruction() {
@@ -59,12 +56,11 @@ fn a_pending_exception_waits_for_the_next_waiting_instruction() {
     };
     // Division by zero unmasked: FLDCW, FLD1, FLDZ, FDIVP.
     write(&guest, 0x37b);
-    guest.call(FLDCW, OPERAND);
+    guest.call(memory_op(1, 5), OPERAND);
     let register = |escape, modrm| X87Op {
         escape,
         modrm,
-        short: false,
-        wait: false,
+        ..X87Op::default()
     };
     guest.call(register(1, 0xe8), 0);
     guest.call(register(1, 0xee), 0);
@@ -98,8 +94,7 @@ fn a_fault_changes_nothing() {
         X87Op {
             escape: 1,
             modrm: 0xeb,
-            short: false,
-            wait: false,
+            ..X87Op::default()
         },
         0,
     );
@@ -112,6 +107,30 @@ fn a_fault_changes_nothing() {
         guest.state.exit_reason = 0;
         assert_eq!(guest.state.x87, before, "{op:?}");
     }
+}
+
+#[test]
+fn the_operand_pointer_is_an_offset() {
+    let mut guest = Guest::new();
+    (guest.state.seg_base[4], guest.state.seg_sel[4]) = (0x1_0000, 0x33);
+    // FLD dword FS:[0x40], then FLD dword [linear address], FS as it is.
+    let fld = X87Op {
+        segment: 4,
+        based: true,
+        ..memory_op(1, 0)
+    };
+    guest.call(fld, OPERAND);
+    assert_eq!((guest.state.x87.dp, guest.state.x87.ds), (0x40, 0x33));
+    assert_eq!(guest.state.x87.opcode, 0x106);
+    guest.call(
+        X87Op {
+            segment: 3,
+            based: false,
+            ..fld
+        },
+        OPERAND,
+    );
+    assert_eq!((guest.state.x87.dp, guest.state.x87.ds), (OPERAND, 0));
 }
 
 #[test]
