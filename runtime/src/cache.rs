@@ -77,6 +77,8 @@ pub struct Translation {
     pub runs: u32,
     /// Fuel samples taken at its entry.
     pub samples: u32,
+    /// Regions under way that it is part of: meanwhile it is no head of another.
+    pub covered: u32,
     /// The pages it was made from.
     pub pages: Vec<u64>,
     /// The guest bytes it was made from: first and last address of each piece.
@@ -202,6 +204,7 @@ impl Cache {
             progress: Progress::Idle,
             runs: 0,
             samples: 0,
+            covered: 0,
             pages: Vec::new(),
             bytes: Vec::new(),
             incoming: Vec::new(),
@@ -353,7 +356,7 @@ impl Cache {
             t.code = None;
             t.incoming.clear();
             t.progress = Progress::Idle;
-            (t.runs, t.samples) = (0, 0);
+            (t.runs, t.samples, t.covered) = (0, 0, 0);
         }
         self.by_host.clear();
         self.age.clear();

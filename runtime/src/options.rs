@@ -130,7 +130,7 @@ impl Default for Options {
             warm_up: 100_000,
             queue_limit: 256,
             quick: true,
-            tier2_samples: 3,
+            tier2_samples: 10,
             regions: true,
             eager_regions: false,
             chain: true,

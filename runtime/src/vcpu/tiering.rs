@@ -8,6 +8,7 @@ use crate::tier::{Done, Job};
 use crate::translate::{TranslateError, direct_exits, limits, to_ir, to_program};
 use metaphrase_backend::{CodeRef, CompiledRegion};
 use metaphrase_frontend::Lifted;
+use metaphrase_ir::GuestInsn;
 use metaphrase_ir::passes::PassSet;
 use std::time::Instant;
 
@@ -124,6 +125,9 @@ impl Vcpu {
         let slot_base = self.cache.reserve_slots(slots);
         let (region, pages) = (lifted.region, lifted.pages);
         let passes = self.passes_later().then_some(self.options.passes);
+        if tier == 2 {
+            self.cover(pc, &region.guest, |covered| *covered += 1);
+        }
         let job = Job {
             passes,
             id,
@@ -153,6 +157,20 @@ impl Vcpu {
         let done = jit.service.compile(job);
         self.stats.compile_wait_ns += done.nanos;
         self.install(done)
+    }
+
+    /// Notes at the blocks of a region at `pc` that its compilation begins or ends. Until it ends,
+    /// its loop would be sampled in other blocks too, and compiled again from each.
+    fn cover(&mut self, pc: u64, guest: &[GuestInsn], note: impl Fn(&mut u32)) {
+        for insn in guest {
+            let address = pc.wrapping_add(insn.offset as u64) & self.mode.code.pc_mask();
+            let mode = self.mode;
+            if let Some(id) = self.cache.find(Key { address, mode }) {
+                let t = self.cache.get_mut(id);
+                note(&mut t.covered);
+                t.samples = 0;
+            }
+        }
     }
 
     /// Publishes what the background thread has finished.
@@ -189,6 +207,11 @@ impl Vcpu {
     pub(super) fn install(&mut self, done: Done) -> Result<(), VcpuError> {
         let Done { job, result, nanos } = done;
         self.stats.compile_ns += nanos;
+        if job.tier == 2 {
+            self.cover(job.region.pc, &job.region.guest, |covered| {
+                *covered = covered.saturating_sub(1);
+            });
+        }
         let Some(t) = self.cache.get_version(job.id, job.version) else {
             self.stats.stale_compilations += 1;
             self.cache.release_slots(job.slot_base, job.slots);
@@ -290,7 +313,7 @@ impl Vcpu {
         };
         let t = self.cache.get_mut(id);
         let Some(code) = &t.code else { return Ok(()) };
-        if code.tier == 2 || t.progress != Progress::Idle {
+        if code.tier == 2 || t.progress != Progress::Idle || t.covered > 0 {
             return Ok(());
         }
         t.samples += 1;
