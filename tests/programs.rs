@@ -215,3 +215,48 @@ programs! {
     sha256sum_text sha256sum_text_i386: "sha256sum" ["text", "script.sh"], b"";
     lua_script lua_script_i386: "lua5.4" ["script.lua"], b"";
 }
+
+/// A Lua script of numbers, which 32-bit programs compute with the x87.
+const NUMBERS: &str = r#"
+local s = 0.0
+for i = 1, 3000 do
+  s = s + math.sin(i) * math.sqrt(i) / (i % 7 + 1) + math.exp(-i / 1000) * math.log(i + 1)
+  s = s + math.atan(i, 3) + i ^ 0.37 % 1.5
+end
+print(string.format("%.17g %g %e %a", s, 1/3, 1e100, s))
+for i = 1, 20 do
+  print(string.format("%.17g %.17g %a %.3f", math.tan(i), 10 ^ (i - 8), i / 7, math.fmod(i * 1e10, 3.7)))
+end
+"#;
+
+/// The same digits as natively, whoever does the x87's arithmetic. Natively means the i386 program
+/// here: in double precision the x86-64 one gives other digits.
+#[test]
+fn numbers_by_both_x87_cores() {
+    let Some(guest) = find(Width::I386, "lua5.4") else {
+        return;
+    };
+    let scratch = Scratch::new();
+    std::fs::write(scratch.0.join("numbers.lua"), NUMBERS).unwrap();
+    let libraries = ["lib/i386-linux-gnu", "usr/lib/i386-linux-gnu"]
+        .map(|d| format!("{SYSROOT}/{d}"))
+        .join(":");
+    let mut native = Command::new(format!("{SYSROOT}/lib/ld-linux.so.2"));
+    native.args(["--library-path", &libraries]);
+    let native = scratch.run(native.arg(&guest).arg("numbers.lua"), b"");
+    assert!(native.status.success(), "{native:?}");
+    for core in ["host", "portable"] {
+        for engine in ENGINES {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_metaphrase"));
+            command.arg("user").args(["--x87", core, "-L", SYSROOT]);
+            let got = scratch.run(command.args(engine).arg(&guest).arg("numbers.lua"), b"");
+            assert!(
+                got.status.success() && got.stdout == native.stdout,
+                "{core} {engine:?}:\n{}\nnatively\n{}\n{}",
+                String::from_utf8_lossy(&got.stdout),
+                String::from_utf8_lossy(&native.stdout),
+                String::from_utf8_lossy(&got.stderr)
+            );
+        }
+    }
+}
