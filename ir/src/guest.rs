@@ -96,7 +96,7 @@ guest_regs! {
     Mm5 "mm5" I64 "MMX register 5: the significand of physical x87 register 5.";
     Mm6 "mm6" I64 "MMX register 6: the significand of physical x87 register 6.";
     Mm7 "mm7" I64 "MMX register 7: the significand of physical x87 register 7.";
-    Fuel "fuel" I64 "Guest instructions that may still run; what the `fuel` op takes from.";
+    Fuel "fuel" I64 "Guest instructions that may still run; what the `fuel` and `spend` ops take from.";
     CcOp "cc_op" I32 "The flag record's kind and size, a [`crate::CcOp`]; `setflags` writes the record, `getcond` and `getflags` read it.";
     CcA "cc_a" I64 "The flag record's first operand.";
     CcB "cc_b" I64 "The flag record's second operand.";

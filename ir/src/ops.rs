@@ -346,6 +346,8 @@ ops! {
 
     // Control inside the region, checks and calls.
     Fuel fuel Only(I64), NONE, None, Count, MayExit, "Takes that many instructions from the fuel; if fewer are left, takes none and leaves the region before instruction `Inst::insn`.";
+    Need need Only(I64), NONE, None, Count, MayExit, "If fewer instructions are left in the fuel, leaves the region before instruction `Inst::insn`; takes none.";
+    Spend spend Only(I64), NONE, None, Count, WriteState, "Takes that many instructions from the fuel, which a `need` has found to hold them.";
     TrapIf trapif Only(I8), UN, None, Vector, MayExit, "Raises the exception (a fault of instruction `Inst::insn`, error code 0 where the vector has one) if a is not 0.";
     Call call AnyType, (Operands::Helper), Some(Ctl), Helper, Helper, "Calls the helper; its result. Helpers without result give an i64 0.";
     Br br Only(I8), (Operands::Branch), None, Target, Branch, "Goes to the block.";

@@ -2,7 +2,7 @@
 //! and by compiled code, and both outcomes are compared. The compiled one counts and goes on.
 
 use crate::cache::TransId;
-use crate::interp;
+use crate::interp::{self, Program};
 use crate::memory::SavedPage;
 use crate::options::Options;
 use crate::state::CpuState;
@@ -10,8 +10,8 @@ use crate::vcpu::{Next, Stop, Vcpu, VcpuError};
 use metaphrase_ir::{ExitReason, Reg};
 use std::fmt;
 
-/// Instructions that a region may run in one step.
-const STEP_FUEL: u64 = 4096;
+/// Instructions that a region may run in one step: several times what a region may ask for.
+const STEP_FUEL: u64 = 0x1_0000;
 
 /// The architectural state, for comparing and for going back.
 #[derive(Clone, Debug, PartialEq)]
@@ -236,18 +236,27 @@ impl Lockstep {
         };
         let (pc, placed) = (t.pc, code.code);
         vcpu.env.memory.take_saved();
-        let state = std::ptr::from_mut::<CpuState>(&mut vcpu.state);
-        // SAFETY: the state is the CPU's, attached to its environment, and nothing borrows it.
-        let exit = unsafe { interp::run(program, state) };
-        let interpreted = outcome(exit.reason, &vcpu.state);
+        let mut interpreted = interpret(program, &mut vcpu.state);
         let saved = vcpu.env.memory.take_saved();
-        let written: Vec<(SavedPage, Box<[u8]>)> = saved
-            .into_iter()
-            .filter_map(|page| vcpu.env.memory.restore_page(&page).map(|now| (page, now)))
-            .collect();
+        let mut written = swap_pages(vcpu, saved);
         before.restore(&mut vcpu.state);
         let (reason, _) = vcpu.enter(placed.entry());
         let compiled = outcome(reason, &vcpu.state);
+        let unused = compiled.state.fuel;
+        let again = reason == ExitReason::Fuel && unused > interpreted.state.fuel;
+        if again {
+            // Compiled code asks for fuel for several blocks at once. With that much less, the
+            // interpreter must leave at the same place.
+            written = swap_pages(vcpu, written.into_iter().map(|(page, _)| page));
+            before.restore(&mut vcpu.state);
+            vcpu.state.fuel -= unused;
+            let Some(program) = &vcpu.cache.get(id).program else {
+                return Ok(Ok(ExitReason::Emulate));
+            };
+            interpreted = interpret(program, &mut vcpu.state);
+            interpreted.state.fuel += unused;
+            compiled.state.restore(&mut vcpu.state);
+        }
         let mut memory = Vec::new();
         for (page, interpreted) in &written {
             let mut now = vec![0; interpreted.len()];
@@ -270,6 +279,10 @@ impl Lockstep {
             self.blocks += 1;
             return Ok(Ok(reason));
         }
+        if again {
+            // It was the compiled code's memory that was set aside.
+            memory.iter_mut().for_each(|(_, a, b)| std::mem::swap(a, b));
+        }
         memory.truncate(16);
         let bytes = vcpu
             .jit
@@ -286,6 +299,25 @@ impl Lockstep {
             host: (placed.entry() as u64, bytes),
         })))
     }
+}
+
+/// Runs a program on a CPU's state, which is attached to its environment.
+fn interpret(program: &Program, state: &mut CpuState) -> Outcome {
+    let state = std::ptr::from_mut(state);
+    // SAFETY: the state is the CPU's, attached to its environment, and nothing else borrows it.
+    let exit = unsafe { interp::run(program, state) };
+    // SAFETY: as above; the run is over.
+    outcome(exit.reason, unsafe { &*state })
+}
+
+/// Puts the saved bytes back; with each page the bytes that were there.
+fn swap_pages(
+    vcpu: &Vcpu,
+    saved: impl IntoIterator<Item = SavedPage>,
+) -> Vec<(SavedPage, Box<[u8]>)> {
+    let pages = saved.into_iter();
+    let restore = |page: SavedPage| vcpu.env.memory.restore_page(&page).map(|now| (page, now));
+    pages.filter_map(restore).collect()
 }
 
 /// What can be compared of an exit.

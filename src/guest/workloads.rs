@@ -43,7 +43,7 @@ pub const ALL: &[Workload] = &[
     Workload {
         name: "fib",
         about: "calls and returns",
-        repeat: 12,
+        repeat: 240,
         emit: fib,
     },
     Workload {
@@ -55,7 +55,7 @@ pub const ALL: &[Workload] = &[
     Workload {
         name: "icall",
         about: "indirect calls with changing targets",
-        repeat: 50,
+        repeat: 1000,
         emit: icall,
     },
 ];

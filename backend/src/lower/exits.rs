@@ -122,10 +122,11 @@ impl Lower<'_, '_> {
         std::array::from_fn(|n| params[n])
     }
 
-    pub(super) fn fuel(&mut self, count: u64) {
-        // Two reads of the counter, the first atomic (on x86-64 an ordinary load), so that
-        // Cranelift does not make them one: then the host subtracts in memory, and an event that
-        // empties the counter from a signal handler is not overwritten.
+    /// Leaves if the fuel is less than that.
+    pub(super) fn need(&mut self, count: u64) {
+        // An atomic read (on x86-64 an ordinary load), so that Cranelift does not make it and that
+        // of `spend` one: then the host subtracts in memory, and an event that empties the counter
+        // from a signal handler is not overwritten.
         let offset = self.unit.layout.fuel as i32;
         let at = self.b.ins().iadd_imm_s(self.state, i64::from(offset));
         let (load, dfg) =
@@ -138,6 +139,11 @@ impl Lower<'_, '_> {
         let hot = self.branch_cold(short);
         self.out_of_fuel();
         self.b.switch_to_block(hot);
+    }
+
+    /// Takes that much from the fuel.
+    pub(super) fn spend(&mut self, count: u64) {
+        let offset = self.unit.layout.fuel as i32;
         let fuel = self.load_with(types::I64, self.in_fuel, self.state, offset);
         let count = self.iconst(types::I64, (count as i64).wrapping_neg() as u64);
         let rest = self.b.ins().iadd(fuel, count);

@@ -266,7 +266,16 @@ impl Lower<'_, '_> {
             | VAShr | VShuffle | VPackSS | VPackUS | VMask | VSplat | VGet | VSet | VFromInt
             | VIToF | VFToI | VFCvt => Some(self.vector_op(inst, args)?),
             Fuel => {
-                self.fuel(inst.imm);
+                self.need(inst.imm);
+                self.spend(inst.imm);
+                None
+            }
+            Need => {
+                self.need(inst.imm);
+                None
+            }
+            Spend => {
+                self.spend(inst.imm);
                 None
             }
             TrapIf => {

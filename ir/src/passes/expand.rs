@@ -1,5 +1,5 @@
-//! Expansion of what hides branches and registers: `fuel` and `trapif` become branches to cold
-//! blocks, `setflags` becomes writes of the flag record's registers. So the writes that a cold exit
+//! Expansion of what hides branches and registers: `fuel`, `need` and `trapif` become branches to
+//! cold blocks, `setflags` becomes writes of the flag record's registers. So the writes that a cold exit
 //! needs can be made there.
 
 use crate::flags::{CcOp, FlagKind};
@@ -8,12 +8,13 @@ use crate::ops::{IntCc, Op};
 use crate::region::{Block, BlockData, Region, Value};
 use crate::types::Type;
 
-/// Splits blocks at each `fuel` and `trapif`. New blocks come last.
+/// Splits blocks at each `fuel`, `need` and `trapif`, and spells `spend` out. New blocks come last.
 pub(super) fn split_cold_exits(region: &mut Region) {
     let mut b = 0;
     // Grows: the rest of a split block is a new block.
     while b < region.blocks.len() {
-        let splits = |&v: &Value| matches!(region.inst(v).op, Op::Fuel | Op::TrapIf);
+        spend(region, b);
+        let splits = |&v: &Value| matches!(region.inst(v).op, Op::Fuel | Op::Need | Op::TrapIf);
         if let Some(at) = region.blocks[b].insts.iter().position(splits) {
             split(region, b, at);
         }
@@ -28,21 +29,25 @@ fn split(region: &mut Region, b: usize, at: usize) {
     let mut make = |op, ty, args: &[Value], imm| region.make(op, ty, inst.insn, args, imm, 0);
     let (cond, exit);
     let mut check = Vec::new();
-    if inst.op == Op::Fuel {
+    if inst.op == Op::TrapIf {
+        cond = region.args(v)[0];
+        exit = region.make(Op::Raise, Type::I64, inst.insn, &[], inst.imm, 0);
+        rest.remove(0);
+    } else {
         let fuel = Reg::Fuel as u64;
         let have = make(Op::GetReg, Type::I64, &[], fuel);
         let count = make(Op::Const, Type::I64, &[], inst.imm);
         cond = make(Op::ICmp, Type::I8, &[have, count], IntCc::Slt as u64);
         check.extend([have, count, cond]);
         exit = make(Op::OutOfFuel, Type::I64, &[], 0);
-        let left = make(Op::Sub, Type::I64, &[have, count], 0);
-        let write = make(Op::SetReg, Type::I64, &[left], fuel);
-        rest.splice(..1, [left, write]);
+        if inst.op == Op::Fuel {
+            let left = make(Op::Sub, Type::I64, &[have, count], 0);
+            let write = make(Op::SetReg, Type::I64, &[left], fuel);
+            rest.splice(..1, [left, write]);
+        } else {
+            rest.remove(0);
+        }
         region.inst_mut(cond).ty = Type::I64;
-    } else {
-        cond = region.args(v)[0];
-        exit = region.make(Op::Raise, Type::I64, inst.insn, &[], inst.imm, 0);
-        rest.remove(0);
     }
     let cold = region.blocks.len() as u64;
     let targets = cold | (cold + 1) << 32;
@@ -53,6 +58,28 @@ fn split(region: &mut Region, b: usize, at: usize) {
             params: Vec::new(),
             insts,
         });
+    }
+}
+
+/// Turns each `spend` into arithmetic on the fuel.
+fn spend(region: &mut Region, b: usize) {
+    let mut at = 0;
+    while at < region.blocks[b].insts.len() {
+        let v = region.blocks[b].insts[at];
+        let inst = *region.inst(v);
+        if inst.op == Op::Spend {
+            let fuel = Reg::Fuel as u64;
+            let mut make =
+                |op, args: &[Value], imm| region.make(op, Type::I64, inst.insn, args, imm, 0);
+            let have = make(Op::GetReg, &[], fuel);
+            let count = make(Op::Const, &[], inst.imm);
+            let left = make(Op::Sub, &[have, count], 0);
+            let write = make(Op::SetReg, &[left], fuel);
+            let new = [have, count, left, write];
+            region.blocks[b].insts.splice(at..=at, new);
+            at += new.len() - 1;
+        }
+        at += 1;
     }
 }
 

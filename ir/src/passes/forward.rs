@@ -128,7 +128,7 @@ impl Forward<'_> {
                         Role::Flush => {}
                     }
                 }
-                Op::Call | Op::SetFlags | Op::Fuel => {
+                Op::Call | Op::SetFlags | Op::Fuel | Op::Spend => {
                     let mut mask = side_writes(self.region, v);
                     while mask != 0 {
                         self.last[base + mask.trailing_zeros() as usize] = WRITTEN;

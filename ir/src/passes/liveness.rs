@@ -79,7 +79,7 @@ pub fn side_writes(region: &Region, v: Value) -> u64 {
     let inst = region.inst(v);
     match inst.op {
         Op::SetFlags => RECORD,
-        Op::Fuel => bit(Reg::Fuel),
+        Op::Fuel | Op::Spend => bit(Reg::Fuel),
         Op::Call => helper_writes(Helper::from_imm(inst.imm).effects()) & REGS,
         _ => 0,
     }
@@ -98,6 +98,7 @@ pub fn transfer(region: &Region, v: Value) -> (u64, u64) {
         }
         Effect::ReadState => (FLAGS | RECORD, 0),
         Effect::WriteState if inst.op == Op::SetReg => (0, 1 << inst.imm),
+        Effect::WriteState if inst.op == Op::Spend => (bit(Reg::Fuel), 0),
         Effect::WriteState => (0, FLAGS),
     }
 }

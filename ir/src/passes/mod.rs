@@ -2,6 +2,7 @@
 //!
 //! | switch | what it does |
 //! |---|---|
+//! | `pool` | in regions of several blocks, one look at the fuel serves for all blocks up to the next loop |
 //! | `forward` | guest registers become SSA values across the region; overwritten `setreg`s go |
 //! | `fuse` | conditions are computed from the operands of the `setflags` that reaches them |
 //! | `fold` | constants, algebra, width chains, branches on constants |
@@ -22,6 +23,7 @@ mod forward;
 mod fuse;
 mod liveness;
 mod params;
+mod pool;
 mod writeback;
 
 use crate::ops::Op;
@@ -34,6 +36,7 @@ pub use flags::flags;
 pub use fold::fold;
 pub use forward::forward;
 pub use fuse::fuse;
+pub use pool::pool;
 pub use writeback::writeback;
 
 macro_rules! pass_set {
@@ -71,6 +74,7 @@ macro_rules! pass_set {
 }
 
 pass_set! {
+    pool "pool" true, "In regions of several blocks, loops and the entry look at the fuel for all blocks up to the next look.";
     forward "forward" true, "Guest registers become SSA values; overwritten writes go.";
     fuse "fuse" true, "Conditions are computed from the operands of the `setflags` that reaches them.";
     fold "fold" true, "Constants and algebra.";
@@ -94,7 +98,8 @@ type Pass = fn(&mut Region);
 /// # Errors
 /// If the verifier is on and finds the region invalid, before or after a pass.
 pub fn run(region: &mut Region, passes: &PassSet) -> Result<(), VerifyErrors> {
-    let steps: [(&str, bool, Pass); 7] = [
+    let steps: [(&str, bool, Pass); 8] = [
+        ("pool", passes.pool, pool),
         ("forward", passes.forward, forward),
         ("fuse", passes.fuse, fuse),
         ("fold", passes.fold, fold),

@@ -19,6 +19,14 @@ pub struct Event {
     pub flags: u64,
 }
 
+impl Event {
+    /// The fuel that was left.
+    pub fn fuel(&self) -> u128 {
+        // The registers that events leave out come behind it.
+        self.regs[Reg::Fuel as usize]
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Machine {
     pub regs: Vec<u128>,
@@ -186,6 +194,18 @@ impl Machine {
                     return Err(Stop);
                 }
                 *fuel -= u128::from(imm);
+                0
+            }
+            Op::Need => {
+                if (self.regs[Reg::Fuel as usize] as i64) < imm as i64 {
+                    self.event(format!("out of fuel at @{}", inst.insn));
+                    return Err(Stop);
+                }
+                0
+            }
+            Op::Spend => {
+                let fuel = &mut self.regs[Reg::Fuel as usize];
+                *fuel = u128::from((*fuel as u64).wrapping_sub(imm));
                 0
             }
             Op::OutOfFuel => {

@@ -520,7 +520,7 @@ impl<'r> Analysis<'r> {
         match inst.op {
             Op::SetReg => 1 << inst.imm,
             Op::SetFlags => class(RegClass::Flags),
-            Op::Fuel => bit(Reg::Fuel),
+            Op::Fuel | Op::Spend => bit(Reg::Fuel),
             Op::Call => call_writes(Helper::from_imm(inst.imm).effects()),
             _ => 0,
         }

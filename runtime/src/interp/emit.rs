@@ -268,6 +268,8 @@ impl<'r> Emitter<'r> {
             }
             Op::Fence => self.push(mem::barrier, 0, 0, 0, 0),
             Op::Fuel => self.push(flow::fuel, 0, 0, 0, inst.imm),
+            Op::Need => self.push(flow::need, 0, 0, 0, inst.imm),
+            Op::Spend => self.push(flow::spend, 0, 0, 0, inst.imm),
             Op::TrapIf => {
                 let a = self.source(self.a.arg(v, 0), 0);
                 self.push(flow::trap_if, 0, a, 0, inst.imm);

@@ -20,6 +20,27 @@ pub(super) unsafe fn fuel(ip: *const Ins, st: *mut u8, cx: *mut Context<'_>) -> 
     }
 }
 
+/// Leaves unless there is fuel for `imm` guest instructions.
+pub(super) unsafe fn need(ip: *const Ins, st: *mut u8, cx: *mut Context<'_>) -> *const Ins {
+    // SAFETY: see `Handler`.
+    unsafe {
+        if (*state(st)).fuel < (*ip).imm as i64 {
+            return out_of_fuel(ip, st, cx);
+        }
+        ip.add(1)
+    }
+}
+
+/// Takes fuel for `imm` guest instructions, unasked.
+pub(super) unsafe fn spend(ip: *const Ins, st: *mut u8, _: *mut Context<'_>) -> *const Ins {
+    // SAFETY: see `Handler`.
+    unsafe {
+        let s = state(st);
+        (*s).fuel = (*s).fuel.wrapping_sub((*ip).imm as i64);
+        ip.add(1)
+    }
+}
+
 /// Leaves before the instruction. Nothing was taken for it, so nothing is given back.
 pub(super) unsafe fn out_of_fuel(ip: *const Ins, st: *mut u8, cx: *mut Context<'_>) -> *const Ins {
     // SAFETY: see `Handler`.

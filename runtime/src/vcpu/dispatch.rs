@@ -21,11 +21,25 @@ impl Vcpu {
                 Next::Go(_) if self.state.sysflags & sysflags::TF != 0 => self.traced_step()?,
                 Next::Go(id) => self.dispatch(id)?,
                 Next::Slice if self.state.fuel > 0 && (short || left <= self.options.slice) => {
-                    self.single_step()?
+                    self.last_block()?
                 }
                 Next::Slice => return Ok(None),
                 Next::Stop(stop) => return Ok(Some(stop)),
             };
+        }
+    }
+
+    /// Runs the next block although a region does not want to run any more: a region asks for fuel
+    /// for several blocks at once. If there is too little for the block too, one instruction.
+    fn last_block(&mut self) -> Result<Next, VcpuError> {
+        let id = match self.lookup_or_fault()? {
+            Next::Go(id) => id,
+            next => return Ok(next),
+        };
+        let fuel = self.state.fuel;
+        match self.run_interpreted(id)? {
+            Next::Slice if self.state.fuel == fuel => self.single_step(),
+            next => Ok(next),
         }
     }
 

@@ -244,14 +244,20 @@ impl Model<'_> {
                 }
                 old
             }
-            Op::Fuel => {
+            Op::Spend => {
+                self.guest.state.fuel -= inst.imm as i64;
+                0
+            }
+            Op::Fuel | Op::Need => {
                 let n = inst.imm as i64;
                 if self.guest.state.fuel < n {
                     let insn = self.region.guest[usize::from(inst.insn)];
                     self.guest.state.rip = self.region.pc.wrapping_add(insn.offset as u64);
                     return Err(ExitReason::Fuel);
                 }
-                self.guest.state.fuel -= n;
+                if inst.op == Op::Fuel {
+                    self.guest.state.fuel -= n;
+                }
                 0
             }
             Op::TrapIf => {
