@@ -12,6 +12,7 @@
 //! becomes #MF at the next waiting instruction.
 
 mod convert;
+mod fast;
 mod fpu;
 #[cfg(target_arch = "x86_64")]
 mod host_x86_64;

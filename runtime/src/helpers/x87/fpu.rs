@@ -1,9 +1,11 @@
 //! Which module does an operation: the host's FPU, or the portable core.
 
+use super::fast;
 #[cfg(target_arch = "x86_64")]
 use super::host_x86_64;
 use super::ops::{Arith, Binary, Pair, Source, Unary};
 use super::portable;
+use super::stack::PE;
 use crate::state::{X87Reg, X87State};
 
 macro_rules! dispatch {
@@ -13,6 +15,9 @@ macro_rules! dispatch {
         pub fn $name(f: &X87State, $($arg: $ty),*) -> $result {
             #[cfg(target_arch = "x86_64")]
             if f.portable == 0 {
+                if f.status & PE == 0 {
+                    host_x86_64::forget_inexact();
+                }
                 return host_x86_64::$name($($arg),*);
             }
             #[cfg(not(target_arch = "x86_64"))]
@@ -22,9 +27,31 @@ macro_rules! dispatch {
     )*};
 }
 
+/// Arithmetic: the result and the status word.
+#[inline(always)]
+pub fn arith(f: &X87State, op: Arith, control: u16, a: X87Reg, b: Source) -> (X87Reg, u16) {
+    match fast::arith(op, control, a, b) {
+        Some(outcome) => outcome,
+        None => arith_any(f, op, control, a, b),
+    }
+}
+
+/// [`arith`] where the quick way does not lead anywhere.
+#[inline(never)]
+fn arith_any(f: &X87State, op: Arith, control: u16, a: X87Reg, b: Source) -> (X87Reg, u16) {
+    #[cfg(target_arch = "x86_64")]
+    if f.portable == 0 {
+        if f.status & PE == 0 {
+            host_x86_64::forget_inexact();
+        }
+        return host_x86_64::arith(op, control, a, b);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = f;
+    portable::arith(op, control, a, b)
+}
+
 dispatch! {
-    /// Arithmetic: the result and the status word.
-    fn arith(op: Arith, control: u16, a: X87Reg, b: Source) -> (X87Reg, u16);
     /// Compares; the status word. `quiet`: only signaling NaNs are invalid (registers only).
     fn compare(control: u16, a: X87Reg, b: Source, quiet: bool) -> u16;
     /// FTST: compares with 0.

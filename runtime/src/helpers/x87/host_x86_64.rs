@@ -1,19 +1,60 @@
 //! x87 operations on an x86-64 host: its own FPU does them.
 //!
 //! Each function loads the operands and the guest's control word, does one operation, reads the
-//! status word, and leaves the host's FPU as it was: stack empty, no flags, control word
-//! [`HOST_CONTROL`]. The caller passes a control word in which invalid operation, denormal operand
+//! status word, and leaves the host's FPU as it was: stack empty, no flags but perhaps PE, control
+//! word [`HOST_CONTROL`]. Clearing flags costs as much as several operations, and almost every
+//! operation is inexact: so PE stays set, and is cleared only before an operation of a guest whose
+//! own PE is clear. The caller passes a control word in which invalid operation, denormal operand
 //! and division by zero are masked, so that an operation always gives its results; the others may
-//! be unmasked, and then the results are those of the unmasked response. Between the operation
-//! and FNCLEX stand only instructions that do not wait, so that nothing traps here.
+//! be unmasked, and then the results are those of the unmasked response. An unmasked exception is
+//! cleared before the next instruction that would wait, so that nothing traps here.
 
 use super::ops::{Arith, Binary, Pair, Source, Unary};
+use super::stack::{ES, EXCEPTIONS, PE};
 use crate::state::X87Reg;
 use std::arch::asm;
+use std::cell::Cell;
 
 /// The control word that a thread starts with, and that every function here leaves.
 const HOST_CONTROL: u16 = 0x37f;
 static HOST: u16 = HOST_CONTROL;
+
+thread_local! {
+    /// PE is set in this thread's FPU.
+    static STALE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Called before operations of a guest whose PE is clear: makes the host's so.
+#[inline(always)]
+pub fn forget_inexact() {
+    STALE.with(|stale| {
+        if stale.get() {
+            stale.set(false);
+            clear();
+        }
+    });
+}
+
+/// Clears the flags.
+#[cold]
+#[inline(never)]
+fn clear() {
+    // SAFETY: no flag of the host's FPU is anybody's but ours.
+    unsafe { asm!("fnclex", options(nostack, nomem)) };
+}
+
+/// Takes note of the flags that an operation leaves: none may stay but PE.
+#[inline(always)]
+fn leave(sw: u16) {
+    if sw & EXCEPTIONS == 0 {
+        return;
+    }
+    let inexact = sw & (EXCEPTIONS | ES) == PE;
+    if !inexact {
+        clear();
+    }
+    STALE.with(|stale| stale.set(inexact));
+}
 
 /// Runs instructions on the FPU; gives the status word after those before the `;`.
 macro_rules! fpu {
@@ -30,8 +71,9 @@ macro_rules! fpu {
                 "2:",
                 $($op,)+
                 "fnstsw ax",
-                "test al, 0x3f",
-                "jz 3f",
+                // ES.
+                "test al, al",
+                "jns 3f",
                 "fnclex",
                 "3:",
                 $($after,)*
@@ -48,6 +90,7 @@ macro_rules! fpu {
                 options(nostack),
             );
         }
+        leave(sw);
         sw
     }};
 }
