@@ -20,10 +20,10 @@ const STARTS: usize = 41;
 
 /// The settings, each with the values to try beside the default.
 const SETTINGS: [(&str, &[&str]); 7] = [
-    ("tier1-threshold", &["10", "50", "100", "200"]),
+    ("tier1-threshold", &["10", "30", "60", "200"]),
     ("warm-up", &["0", "1000000"]),
     ("queue-limit", &["8", "64", "1024"]),
-    ("tier2-samples", &["1", "3", "20", "40"]),
+    ("tier2-samples", &["1", "3", "10", "40"]),
     ("slice", &["30000", "300000"]),
     ("no-quick", &[""]),
     ("no-regions", &[""]),

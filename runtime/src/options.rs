@@ -126,11 +126,11 @@ impl Default for Options {
                 opt: backend::OptLevel::Speed,
                 ..backend::Options::default()
             },
-            tier1_threshold: 30,
+            tier1_threshold: 100,
             warm_up: 100_000,
             queue_limit: 256,
             quick: true,
-            tier2_samples: 10,
+            tier2_samples: 20,
             regions: true,
             eager_regions: false,
             chain: true,
