@@ -236,7 +236,7 @@ fn a_guest_that_compiles_functions_and_calls_them() {
     // Each function is `mov eax, n; xor eax, ebx; ret`.
     let mut expected = 0u32;
     for n in (1..=300u32).rev() {
-        expected = n ^ expected;
+        expected ^= n;
         expected = expected.wrapping_add(n);
     }
     check(u64::from(expected), |a| {
@@ -282,7 +282,7 @@ fn mprotect_munmap_and_mmap_over_translated_code() {
         a.mov(edx, 7)?;
         call_system(a, 9)?;
         a.mov(rdi, f)?;
-        a.mov(rax, 0x00c3_0000_0063_b8u64)?;
+        a.mov(rax, 0x00_c300_0000_63b8u64)?;
         a.mov(qword_ptr(rdi), rax)?;
         call_often(a, f)?;
         exit(a)
@@ -339,7 +339,7 @@ fn string_instructions_and_wide_stores_run_into_code() {
         call_often(a, f)?;
         // FXSAVE's 512 bytes begin on the page before f and end with zeros behind it:
         // what lies at f is the XMM0 slot, which holds `mov eax, 5; ret`.
-        a.mov(rax, 0x00c3_0000_0005_b8u64)?;
+        a.mov(rax, 0x00_c300_0000_05b8u64)?;
         a.movq(xmm0, rax)?;
         a.mov(rdi, f - 160)?;
         a.fxsave(ptr(rdi))?;
@@ -355,7 +355,7 @@ fn string_instructions_and_wide_stores_run_into_code() {
         call_often(a, f)?;
         a.mov(rsp, STACK)?;
         // SSE stores.
-        a.mov(rax, 0x00c3_0000_0009_b8u64)?;
+        a.mov(rax, 0x00_c300_0000_09b8u64)?;
         a.movq(xmm0, rax)?;
         a.mov(rdi, f)?;
         a.movdqu(xmmword_ptr(rdi), xmm0)?;
