@@ -99,7 +99,7 @@ impl Arena {
             trampoline: Trampoline::new(
                 base + common.enter,
                 base + common.resume,
-                layout.host_resume,
+                layout,
             ),
             exec,
             write,

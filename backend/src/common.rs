@@ -18,7 +18,8 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use metaphrase_ir::ExitReason;
+use crate::sse;
+use metaphrase_ir::{ExitReason, Reg};
 use std::ffi::c_void;
 
 /// The common code and the offsets of its parts.
@@ -36,14 +37,16 @@ pub struct Trampoline {
     enter: usize,
     resume: usize,
     host_resume: u32,
+    mxcsr: u32,
 }
 
 impl Trampoline {
-    pub(crate) fn new(enter: usize, resume: usize, host_resume: u32) -> Trampoline {
+    pub(crate) fn new(enter: usize, resume: usize, layout: &StateLayout) -> Trampoline {
         Trampoline {
             enter,
             resume,
-            host_resume,
+            host_resume: layout.host_resume,
+            mxcsr: layout.reg(Reg::Mxcsr),
         }
     }
 
@@ -54,17 +57,23 @@ impl Trampoline {
     /// `state` must be a guest state of the layout that the arena was made for, exclusively the
     /// caller's, with its memory window, jump cache and environment valid; `code` the entry of a
     /// live translation in the same arena, compiled for the same layout.
-    #[inline]
+    // Not inlined: no floating point of the caller may end up between the changes of MXCSR.
+    #[inline(never)]
     pub unsafe fn enter(&self, state: *mut c_void, code: usize) -> u64 {
         type Enter = unsafe extern "C" fn(*mut c_void, usize) -> u64;
-        // SAFETY: the field is a u64 at that offset of the caller's state; `enter` is the address
-        // of a function with that signature in the arena, which the caller keeps alive.
+        // SAFETY: the fields are a u64 and a u32 at those offsets of the caller's state; `enter`
+        // is the address of a function with that signature in the arena, which the caller keeps
+        // alive.
         unsafe {
             state
                 .byte_add(self.host_resume as usize)
                 .cast::<u64>()
                 .write(self.resume as u64);
-            std::mem::transmute::<usize, Enter>(self.enter)(state, code)
+            let mxcsr = state.byte_add(self.mxcsr as usize).cast::<u32>();
+            let control = sse::Control::enter(*mxcsr);
+            let answer = std::mem::transmute::<usize, Enter>(self.enter)(state, code);
+            control.leave(&mut *mxcsr);
+            answer
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::error::{BackendError, CompileError};
 use crate::isa;
 use crate::layout::{HelperTable, StateLayout};
 use crate::lower::{self, Lowered, Scratch};
-use crate::options::Options;
+use crate::options::{OptLevel, Options};
 use crate::patch;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{ExternalName, LibCall};
@@ -19,6 +19,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// memory from one region to the next.
 pub struct Compiler {
     isa: OwnedTargetIsa,
+    /// For regions with floating point: without Cranelift's mid-end, which does not know that
+    /// arithmetic sets flags.
+    float_isa: OwnedTargetIsa,
     layout: StateLayout,
     helpers: HelperTable,
     options: Options,
@@ -69,8 +72,13 @@ impl Compiler {
         helpers: HelperTable,
         options: Options,
     ) -> Result<Compiler, BackendError> {
+        let plain = Options {
+            opt: OptLevel::None,
+            ..options.clone()
+        };
         Ok(Compiler {
             isa: isa::host(&options)?,
+            float_isa: isa::host(&plain)?,
             layout,
             helpers,
             options,
@@ -116,9 +124,12 @@ impl Compiler {
         let work = &mut self.work;
         work.cx.clear();
         work.cx.set_disasm(self.options.keep_vcode);
+        let float = lower::float::has_float(region);
+        let isa = if float { &self.float_isa } else { &self.isa };
         let unit = lower::Unit {
             region,
-            isa: &*self.isa,
+            float,
+            isa: &**isa,
             layout: &self.layout,
             helpers: &self.helpers,
             options: &self.options,
@@ -127,7 +138,7 @@ impl Compiler {
         let lowered = lower::lower(&unit, &mut work.cx.func, &mut work.fcx, &mut work.scratch)?;
         let clif = (self.options.keep_clif).then(|| work.cx.func.display().to_string());
         work.cx
-            .compile(&*self.isa, &mut ControlPlane::default())
+            .compile(&**isa, &mut ControlPlane::default())
             .map_err(|e| CompileError::Codegen(format!("{:?}", e.inner)))?;
         let compiled = work
             .cx

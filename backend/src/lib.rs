@@ -20,6 +20,7 @@ pub mod layout;
 mod lower;
 pub mod options;
 mod patch;
+pub mod sse;
 
 pub use arena::{Arena, CodeRef};
 pub use code::{CompiledRegion, Fault, LinkSite, fault_at};

@@ -16,6 +16,8 @@ pub struct Mode {
     pub flat: bool,
     /// What the CPU model offers: an instruction of anything else raises #UD.
     pub features: Features,
+    /// True if MXCSR unmasks an exception, so that SSE arithmetic may raise #XM.
+    pub unmasked: bool,
 }
 
 impl Mode {
@@ -25,6 +27,7 @@ impl Mode {
         big_stack: true,
         flat: true,
         features: Features::MAX,
+        unmasked: false,
     };
     /// 32-bit code with flat segments.
     pub const FLAT32: Mode = Mode {
@@ -32,6 +35,7 @@ impl Mode {
         big_stack: true,
         flat: true,
         features: Features::MAX,
+        unmasked: false,
     };
     /// 16-bit code with flat segments and a 16-bit stack.
     pub const FLAT16: Mode = Mode {
@@ -39,6 +43,7 @@ impl Mode {
         big_stack: false,
         flat: true,
         features: Features::MAX,
+        unmasked: false,
     };
 
     /// The same mode on a CPU that offers other features.

@@ -215,6 +215,11 @@ impl<'r> Builder<'r> {
         self.ins(Op::Fence, Type::I8, &[], 0, 0);
     }
 
+    /// Sets MXCSR's flags as COMIS (`signaling`) or UCOMIS does.
+    pub fn fsignal(&mut self, signaling: bool, a: Value, b: Value) {
+        self.ins(Op::FSignal, self.ty(a), &[a, b], u64::from(signaling), 0);
+    }
+
     /// Signed integer to float.
     pub fn itof(&mut self, ty: Type, a: Value) -> Value {
         self.ins(Op::IToF, ty, &[a], 0, 0)

@@ -139,7 +139,12 @@ helpers! {
     X87 x87 [I64 I64] I64 [OPAQUE READ_MEM WRITE_MEM READ_SEGMENT MAY_EXIT] "An x87 instruction; the result is the flags image of FCOMI and its kin, the status word of FNSTSW AX, else 0.";
     Fxsave fxsave [I64] I64 [READ_SSE OPAQUE WRITE_MEM MAY_EXIT] "FXSAVE to linear address a; descriptor: bit 0 with REX.W, bit 1 in 64-bit code.";
     Fxrstor fxrstor [I64] I64 [WRITE_SSE OPAQUE READ_MEM MAY_EXIT] "FXRSTOR from linear address a; descriptor: bit 0 with REX.W, bit 1 in 64-bit code.";
-    Ldmxcsr ldmxcsr [I32] I64 [WRITE_SSE MAY_EXIT] "LDMXCSR of value a; #GP for reserved bits.";
+    Ldmxcsr ldmxcsr [I32] I64 [OPAQUE MAY_EXIT] "LDMXCSR of value a; #GP for reserved bits. If exceptions become unmasked or masked it asks for the dispatcher, to be run again.";
+    Stmxcsr stmxcsr [] I32 [OPAQUE] "MXCSR as it is now; while code runs, the guest register holds it as it was when the run began.";
+
+    // Floating point. The descriptor is a packed `SseOp`.
+    SseFloat sse_float [V128 V128] V128 [OPAQUE] "A floating-point operation that has no op of its own; sets MXCSR's flags.";
+    SseChecked sse_checked [V128 V128] V128 [OPAQUE MAY_EXIT] "The same where exceptions are unmasked: raises #XM.";
 
     // MMX. The registers themselves are guest registers; these keep the rest of the x87 state.
     EnterMmx enter_mmx [] I64 [MAY_EXIT] "What every MMX instruction does to the x87 state: #MF if an exception is pending; else, unless bit 8 of the descriptor is set, TOP 0, every register in use, and ones in sign and exponent of the MMX registers in the descriptor's low eight bits.";
@@ -147,7 +152,6 @@ helpers! {
 
     // Vectors.
     VecOp vec_op [V128 V128] V128 [] "A rare vector operation of a and b; descriptor: a packed `VecOp`.";
-    VecRound vec_round [V128] V128 [READ_SSE] "Float lanes of a rounded to integers; descriptor: the immediate of ROUNDPS, and bit 8 for doubles.";
     PcmpStr pcmp_str [V128 V128 I64] I64 [] "PCMPxSTRx of a and b with c their lengths (bits 0 to 7, 8 to 15); descriptor: the immediate, and bit 8 for implicit lengths. The result has the mask in bits 0 to 15, the index in bits 16 to 31 and the flags in the upper half.";
 
     // Segments in user mode.

@@ -24,6 +24,7 @@ pub mod parse;
 pub mod passes;
 pub mod print;
 pub mod region;
+pub mod sse;
 pub mod sysflags;
 pub mod types;
 pub mod vecop;
@@ -41,6 +42,7 @@ pub use parse::{ParseError, parse};
 pub use passes::PassSet;
 pub use print::InstText;
 pub use region::{Block, BlockData, CodeSize, GuestInsn, Inst, Region, Value};
+pub use sse::{SseForm, SseOp};
 pub use types::{Shape, Type};
 pub use verify::{VerifyError, VerifyErrors, verify};
 

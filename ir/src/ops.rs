@@ -115,6 +115,9 @@ pub enum Imm {
 pub enum Effect {
     /// Nothing: it may be removed, repeated or moved.
     Pure,
+    /// Sets flags in MXCSR (an op on lanes: if they are floats), and nothing else: it must not be
+    /// removed, nor move past what may look at them or leave. See [`crate::Inst::sets_mxcsr`].
+    Float,
     /// Reads guest registers.
     ReadState,
     /// Writes guest registers.
@@ -290,17 +293,18 @@ ops! {
     Fence fence Only(I8), NONE, None, None, Store, "A full memory barrier.";
 
     // Scalar floating point, x86 semantics (SDM volume 1, chapter 4.8).
-    FAdd fadd AnyFloat, BIN, Some(Ctl), None, Pure, "a + b.";
-    FSub fsub AnyFloat, BIN, Some(Ctl), None, Pure, "a - b.";
-    FMul fmul AnyFloat, BIN, Some(Ctl), None, Pure, "a * b.";
-    FDiv fdiv AnyFloat, BIN, Some(Ctl), None, Pure, "a / b.";
-    FSqrt fsqrt AnyFloat, UN, Some(Ctl), None, Pure, "The square root of a.";
-    FMin fmin AnyFloat, BIN, Some(Ctl), None, Pure, "a < b ? a : b (so b for NaN and for two zeros).";
-    FMax fmax AnyFloat, BIN, Some(Ctl), None, Pure, "a > b ? a : b.";
-    FCmp fcmp AnyFloat, BIN, Some(Is(I8)), FloatCc, Pure, "1 if the comparison holds, else 0.";
-    FCvt fcvt AnyFloat, (Fixed(&[Any])), Some(Ctl), None, Pure, "The other float type's value converted.";
-    IToF itof AnyFloat, (Fixed(&[Int])), Some(Ctl), None, Pure, "A signed i32 or i64 converted.";
-    FToI ftoi WideInt, (Fixed(&[Any])), Some(Ctl), Round, Pure, "A float converted to a signed integer; out of range or NaN gives the integer indefinite value (only the top bit set).";
+    FAdd fadd AnyFloat, BIN, Some(Ctl), None, Float, "a + b.";
+    FSub fsub AnyFloat, BIN, Some(Ctl), None, Float, "a - b.";
+    FMul fmul AnyFloat, BIN, Some(Ctl), None, Float, "a * b.";
+    FDiv fdiv AnyFloat, BIN, Some(Ctl), None, Float, "a / b.";
+    FSqrt fsqrt AnyFloat, UN, Some(Ctl), None, Float, "The square root of a.";
+    FMin fmin AnyFloat, BIN, Some(Ctl), None, Float, "a < b ? a : b (so b for NaN and for two zeros).";
+    FMax fmax AnyFloat, BIN, Some(Ctl), None, Float, "a > b ? a : b.";
+    FCmp fcmp AnyFloat, BIN, Some(Is(I8)), FloatCc, Pure, "1 if the comparison holds, else 0; an `fsignal` of the same operands has its flags.";
+    FSignal fsignal AnyFloat, BIN, None, Count, Float, "Sets MXCSR's flags as COMIS (immediate 1) or UCOMIS (0) of a and b does.";
+    FCvt fcvt AnyFloat, (Fixed(&[Any])), Some(Ctl), None, Float, "The other float type's value converted.";
+    IToF itof AnyFloat, (Fixed(&[Int])), Some(Ctl), None, Float, "A signed i32 or i64 converted.";
+    FToI ftoi WideInt, (Fixed(&[Any])), Some(Ctl), Round, Float, "A float converted to a signed integer; out of range or NaN gives the integer indefinite value (only the top bit set).";
 
     // 128-bit vectors. Lanes count from the low end.
     VAnd vand VEC, BIN, Some(Ctl), None, Pure, "Bitwise and.";
@@ -308,13 +312,13 @@ ops! {
     VXor vxor VEC, BIN, Some(Ctl), None, Pure, "Bitwise exclusive or.";
     VAndNot vandnot VEC, BIN, Some(Ctl), None, Pure, "(not a) and b, as PANDN.";
     VSelect vselect VEC, TERN, Some(Ctl), None, Pure, "Bitwise: b where a's bit is 1, else c.";
-    VAdd vadd VEC, BIN, Some(Ctl), Shape, Pure, "Lane sums; floats by x86 rules.";
-    VSub vsub VEC, BIN, Some(Ctl), Shape, Pure, "Lane differences.";
-    VMul vmul VEC, BIN, Some(Ctl), Shape, Pure, "Low halves of lane products (i16x8, i32x4), or float products.";
-    VDiv vdiv VEC, BIN, Some(Ctl), Shape, Pure, "Float lane quotients.";
-    VSqrt vsqrt VEC, UN, Some(Ctl), Shape, Pure, "Float lane square roots.";
-    VMinS vmins VEC, BIN, Some(Ctl), Shape, Pure, "Signed minima; for float shapes a < b ? a : b.";
-    VMaxS vmaxs VEC, BIN, Some(Ctl), Shape, Pure, "Signed maxima; for float shapes a > b ? a : b.";
+    VAdd vadd VEC, BIN, Some(Ctl), Shape, Float, "Lane sums; floats by x86 rules.";
+    VSub vsub VEC, BIN, Some(Ctl), Shape, Float, "Lane differences.";
+    VMul vmul VEC, BIN, Some(Ctl), Shape, Float, "Low halves of lane products (i16x8, i32x4), or float products.";
+    VDiv vdiv VEC, BIN, Some(Ctl), Shape, Float, "Float lane quotients.";
+    VSqrt vsqrt VEC, UN, Some(Ctl), Shape, Float, "Float lane square roots.";
+    VMinS vmins VEC, BIN, Some(Ctl), Shape, Float, "Signed minima; for float shapes a < b ? a : b.";
+    VMaxS vmaxs VEC, BIN, Some(Ctl), Shape, Float, "Signed maxima; for float shapes a > b ? a : b.";
     VMinU vminu VEC, BIN, Some(Ctl), Shape, Pure, "Unsigned minima.";
     VMaxU vmaxu VEC, BIN, Some(Ctl), Shape, Pure, "Unsigned maxima.";
     VAvgU vavgu VEC, BIN, Some(Ctl), Shape, Pure, "Unsigned averages, rounded up (i8x16, i16x8).";
@@ -328,7 +332,7 @@ ops! {
     VMAddWD vmaddwd VEC, BIN, Some(Ctl), None, Pure, "i32x4 sums of adjacent signed i16 products (PMADDWD).";
     VSad vsad VEC, BIN, Some(Ctl), None, Pure, "i64x2 sums of absolute byte differences (PSADBW).";
     VICmp vicmp VEC, BIN, Some(Ctl), ShapeIntCc, Pure, "All ones in each lane where the comparison holds, else zeros.";
-    VFCmp vfcmp VEC, BIN, Some(Ctl), ShapeFloatCc, Pure, "All ones in each float lane where the comparison holds, else zeros.";
+    VFCmp vfcmp VEC, BIN, Some(Ctl), ShapeFloatCc, Float, "All ones in each float lane where the comparison holds, else zeros.";
     VShl vshl VEC, (Fixed(&[Ctl, Is(I64)])), Some(Ctl), Shape, Pure, "Lanes shifted left by the scalar; zero from the lane width on.";
     VLShr vlshr VEC, (Fixed(&[Ctl, Is(I64)])), Some(Ctl), Shape, Pure, "Lanes shifted right by the scalar; zero from the lane width on.";
     VAShr vashr VEC, (Fixed(&[Ctl, Is(I64)])), Some(Ctl), Shape, Pure, "Lanes shifted right by the scalar, signs coming in; counts of the width or more fill with the sign.";
@@ -340,9 +344,9 @@ ops! {
     VGet vget AnyType, (Fixed(&[Is(V128)])), Some(Ctl), Lane, Pure, "That lane of a (the lane's type).";
     VSet vset AnyType, (Fixed(&[Is(V128), Ctl])), Some(Is(V128)), Lane, Pure, "a with that lane replaced by b.";
     VFromInt vfromint AnyType, UN, Some(Is(V128)), None, Pure, "a in the low bits, zeros above (i32, i64, f32, f64).";
-    VIToF vitof VEC, UN, Some(Ctl), Shape, Pure, "Signed i32 lanes to that float shape (f64x2: the low two).";
-    VFToI vftoi VEC, UN, Some(Ctl), Shape, Pure, "Lanes of that float shape to i32, by truncation, integer indefinite as in `ftoi` (f64x2: two, zeros above).";
-    VFCvt vfcvt VEC, UN, Some(Ctl), Shape, Pure, "To that float shape from the other one (f64x2: from the low two f32; f32x4: to the low two, zeros above).";
+    VIToF vitof VEC, UN, Some(Ctl), Shape, Float, "Signed i32 lanes to that float shape (f64x2: the low two).";
+    VFToI vftoi VEC, UN, Some(Ctl), Shape, Float, "Lanes of that float shape to i32, by truncation, integer indefinite as in `ftoi` (f64x2: two, zeros above).";
+    VFCvt vfcvt VEC, UN, Some(Ctl), Shape, Float, "To that float shape from the other one (f64x2: from the low two f32; f32x4: to the low two, zeros above).";
 
     // Control inside the region, checks and calls.
     Fuel fuel Only(I64), NONE, None, Count, MayExit, "Takes that many instructions from the fuel; if fewer are left, takes none and leaves the region before instruction `Inst::insn`.";

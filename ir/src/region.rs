@@ -318,6 +318,7 @@ impl Region {
         let i = self.inst(v);
         match i.op.info().effect {
             Effect::Pure | Effect::ReadState => i.op != Op::Param,
+            Effect::Float => !i.sets_mxcsr(),
             Effect::Helper => Helper::from_imm(i.imm).effects().is_removable(),
             _ => false,
         }

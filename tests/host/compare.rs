@@ -152,17 +152,7 @@ pub fn differences(
         mask &= !ARITH;
     }
     differ("flags", host.rflags & mask, ours.rflags & mask);
-    // Arithmetic does not set the exception flags, the low six bits, yet.
-    let kept = if instr.mnemonic() == Mnemonic::Ldmxcsr {
-        u32::MAX
-    } else {
-        !0x3f
-    };
-    differ(
-        "mxcsr",
-        (host.mxcsr & kept).into(),
-        (ours.mxcsr & kept).into(),
-    );
+    differ("mxcsr", host.mxcsr.into(), ours.mxcsr.into());
     differ(
         "x87 control",
         host.fpu.control.into(),
@@ -176,13 +166,8 @@ pub fn differences(
         let (host, ours) = (host.fpu.exponent[n], ours.fpu.exponent[n]);
         differ(&format!("exponent of {name}"), host.into(), ours.into());
     }
-    let same = if is_estimate(instr) {
-        estimates_agree
-    } else {
-        |a, b| a == b
-    };
     for n in 0..16 {
-        if !same(host.xmm[n], ours.xmm[n]) {
+        if host.xmm[n] != ours.xmm[n] {
             out.push(format!(
                 "xmm{n}: {:#x}, ours {:#x}",
                 host.xmm[n], ours.xmm[n]
@@ -197,24 +182,6 @@ pub fn differences(
         ));
     }
     out
-}
-
-/// Whether the instruction only promises an approximation.
-fn is_estimate(instr: &Instruction) -> bool {
-    matches!(
-        instr.mnemonic(),
-        Mnemonic::Rcpps | Mnemonic::Rcpss | Mnemonic::Rsqrtps | Mnemonic::Rsqrtss
-    )
-}
-
-/// Whether the singles in two vectors are each the same or two approximations of one number, with
-/// a relative error of at most 1.5 * 2^-12 each.
-fn estimates_agree(a: u128, b: u128) -> bool {
-    (0..4).all(|n| {
-        let (a, b) = ((a >> (32 * n)) as u32, (b >> (32 * n)) as u32);
-        let (x, y) = (f64::from(f32::from_bits(a)), f64::from(f32::from_bits(b)));
-        a == b || (x - y).abs() <= x.abs().min(y.abs()) * 3.01 / 4096.0
-    })
 }
 
 fn writes_text(o: &Outcome) -> String {

@@ -111,6 +111,7 @@ impl Engine {
             big_stack: mode != Mode::M16,
             flat: mode != Mode::M16,
             features: metaphrase_frontend::Features::MAX,
+            unmasked: false,
         };
         let env = Env::new(memory, CpuModel::max());
         let mut vcpu = Vcpu::new(env, guest_mode, options).expect("a virtual CPU");

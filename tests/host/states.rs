@@ -93,6 +93,20 @@ fn fpu(rng: &mut Rng) -> Fpu {
     fpu
 }
 
+/// A random MXCSR: any rounding mode, DAZ, FTZ and flags; one in four unmasks exceptions.
+fn mxcsr(rng: &mut Rng) -> u32 {
+    let mut value = 0x1f80 | (rng.below(4) as u32) << 13 | rng.below(64) as u32;
+    for bit in [1 << 6, 1 << 15] {
+        if rng.one_in(4) {
+            value |= bit;
+        }
+    }
+    if rng.one_in(4) {
+        value &= !((rng.u64() as u32) & 0x1f80);
+    }
+    value
+}
+
 /// Makes random states for one encoding.
 pub struct Steering {
     encoding: Encoding,
@@ -135,6 +149,7 @@ impl Steering {
         if is_mmx(instr) {
             case.fpu = fpu(rng);
         }
+        case.mxcsr = mxcsr(rng);
         case.rflags = rng.u64() & (ARITH | DF);
         if rng.one_in(2) {
             case.rflags &= !DF;

@@ -149,6 +149,44 @@ pub fn install() -> Result<(), BackendError> {
     result
 }
 
+/// What SIGFPE is asked first.
+type FloatHook = unsafe fn(c_int, *mut c_void) -> bool;
+
+/// The hook, and what handled SIGFPE before.
+static FLOAT: OnceLock<(FloatHook, libc::sigaction)> = OnceLock::new();
+
+/// Installs a handler for SIGFPE that asks `hook`, with the signal and its context, whether the
+/// signal is its own; others go to whoever handled them before.
+pub(crate) fn chain_float(hook: FloatHook) {
+    FLOAT.get_or_init(|| {
+        // SAFETY: all zero is a valid sigaction; the call only reads the current action into it.
+        let previous = unsafe {
+            let mut previous: libc::sigaction = MaybeUninit::zeroed().assume_init();
+            libc::sigaction(libc::SIGFPE, std::ptr::null(), &mut previous);
+            previous
+        };
+        (hook, previous)
+    });
+    // SAFETY: all zero is a valid sigaction.
+    let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    action.sa_sigaction = float_handler as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    // SAFETY: the handler is async-signal-safe and has the signature that SA_SIGINFO wants.
+    unsafe { libc::sigaction(libc::SIGFPE, &action, std::ptr::null_mut()) };
+}
+
+extern "C" fn float_handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    let Some((hook, previous)) = FLOAT.get() else {
+        return;
+    };
+    // SAFETY: the kernel passes a valid siginfo and ucontext.
+    unsafe {
+        if !hook(signal, context) {
+            hand_on(Some(*previous), signal, info, context);
+        }
+    }
+}
+
 /// Makes sure that this thread has an alternate signal stack; compiled code may fault with little
 /// of its own left. Threads of the Rust library have one; others get one for the rest of their
 /// life.
@@ -236,7 +274,20 @@ unsafe fn redirect(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_vo
 /// The arguments are those of a SA_SIGINFO handler.
 unsafe fn chain(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     let n = usize::from(signal == libc::SIGBUS);
-    let previous = PREVIOUS.get().map(|p| p[n]);
+    // SAFETY: handed on.
+    unsafe { hand_on(PREVIOUS.get().map(|p| p[n]), signal, info, context) }
+}
+
+/// Gives a signal to the action that was there before ours.
+///
+/// # Safety
+/// The arguments are those of a SA_SIGINFO handler.
+unsafe fn hand_on(
+    previous: Option<libc::sigaction>,
+    signal: c_int,
+    info: *mut libc::siginfo_t,
+    context: *mut c_void,
+) {
     match previous {
         Some(p) if p.sa_sigaction != libc::SIG_DFL && p.sa_sigaction != libc::SIG_IGN => {
             if p.sa_flags & libc::SA_SIGINFO != 0 {

@@ -1,8 +1,9 @@
 //! Calls of runtime helpers.
 
+use super::float::has_stub;
 use super::{Lower, clif_type};
 use cranelift_codegen::ir::{self as clif, InstBuilder, types};
-use metaphrase_ir::{Effects, Helper, Inst, Type, Value};
+use metaphrase_ir::{Effects, Helper, Inst, SseOp, Type, Value};
 
 impl Lower<'_, '_> {
     /// Calls a host function with the helpers' signature.
@@ -17,6 +18,16 @@ impl Lower<'_, '_> {
 
     pub(super) fn call(&mut self, inst: &Inst, args: &[Value]) -> clif::Value {
         let helper = Helper::from_imm(inst.imm);
+        if helper == Helper::SseFloat
+            && let Some((op, imm)) = SseOp::unpack(inst.aux)
+            && has_stub(op)
+        {
+            let [a, b] = [0, 1].map(|n| {
+                let v = self.value(args[n]);
+                self.bitcast(types::I8X16, v)
+            });
+            return self.call_stub(op, imm, a, b, types::I8X16);
+        }
         let zero = self.iconst(types::I64, 0);
         let descriptor = self.iconst(types::I64, u64::from(inst.aux));
         let mut host = [self.state, descriptor, zero, zero, zero];

@@ -11,11 +11,10 @@
 mod calls;
 mod exits;
 mod flags;
-mod float;
+pub(crate) mod float;
 mod int;
 mod memory;
 mod vector;
-mod x86_64;
 
 use crate::error::CompileError;
 use crate::layout::{HelperTable, StateLayout};
@@ -53,6 +52,8 @@ pub(crate) struct Unit<'a> {
     pub(crate) helpers: &'a HelperTable,
     pub(crate) options: &'a Options,
     pub(crate) slot_base: u32,
+    /// Whether there is floating point in the region.
+    pub(crate) float: bool,
 }
 
 /// What the compiler must know about the function besides its code.
@@ -67,6 +68,8 @@ pub(crate) struct Scratch {
     values: Vec<Option<clif::Value>>,
     blocks: Vec<clif::Block>,
     order: Vec<Block>,
+    /// Values that something with an effect needs; only filled for regions with floating point.
+    used: Vec<bool>,
 }
 
 /// Lowers the region into `func`.
@@ -81,6 +84,9 @@ pub(crate) fn lower(
     scratch.values.clear();
     scratch.values.resize(unit.region.insts.len(), None);
     scratch.blocks.clear();
+    if unit.float {
+        float::mark_used(unit.region, &mut scratch.used);
+    }
     reverse_postorder(unit.region, &mut scratch.order);
     let mut b = FunctionBuilder::new(func, fcx);
     for _ in &unit.region.blocks {
@@ -129,6 +135,7 @@ pub(crate) fn lower(
         cc_op: None,
         helper_sig: None,
         region_sig: None,
+        stub_sigs: Vec::new(),
     };
     lower.run()?;
     let Lower { b, targets, .. } = lower;
@@ -174,6 +181,8 @@ struct Lower<'a, 'f> {
     cc_op: Option<u32>,
     helper_sig: Option<clif::SigRef>,
     region_sig: Option<clif::SigRef>,
+    /// Signatures of stubs: operands, result.
+    stub_sigs: Vec<(clif::Type, clif::Type, clif::SigRef)>,
     in_state: MemFlags,
     in_fuel: MemFlags,
     in_cache: MemFlags,
@@ -257,14 +266,23 @@ impl Lower<'_, '_> {
             GetCond => Some(self.get_cond(inst)),
             GetFlags => Some(self.get_flags()),
             Load | Store | Rmw | Cas | Fence => self.memory_op(inst, args)?,
-            FAdd | FSub | FMul | FDiv | FSqrt | FMin | FMax | FCmp | FCvt | IToF | FToI => {
-                Some(self.float_op(inst, args)?)
+            FAdd | FSub | FMul | FDiv | FSqrt | FMin | FMax | FCmp | FSignal | FCvt | IToF
+            | FToI => {
+                let result = self.float_op(inst, args)?;
+                self.keep(v, inst, result)
             }
             VConst | VAnd | VOr | VXor | VAndNot | VSelect | VAdd | VSub | VMul | VDiv | VSqrt
             | VMinS | VMaxS | VMinU | VMaxU | VAvgU | VAddSatS | VAddSatU | VSubSatS | VSubSatU
             | VMulHiS | VMulHiU | VMulWideU | VMAddWD | VSad | VICmp | VFCmp | VShl | VLShr
             | VAShr | VShuffle | VPackSS | VPackUS | VMask | VSplat | VGet | VSet | VFromInt
-            | VIToF | VFToI | VFCvt => Some(self.vector_op(inst, args)?),
+            | VIToF | VFToI | VFCvt => {
+                let result = if inst.sets_mxcsr() && !crate::sse::NATIVE {
+                    self.float_by_helper(inst, args)?
+                } else {
+                    Some(self.vector_op(inst, args)?)
+                };
+                self.keep(v, inst, result)
+            }
             Fuel => {
                 self.need(inst.imm);
                 self.spend(inst.imm);
@@ -293,6 +311,17 @@ impl Lower<'_, '_> {
                 None
             }
         })
+    }
+
+    /// The result of an op, anchored if its flags would be lost otherwise.
+    fn keep(&mut self, v: Value, inst: &Inst, result: Option<clif::Value>) -> Option<clif::Value> {
+        if let Some(value) = result
+            && inst.sets_mxcsr()
+            && !self.s.used[v.0 as usize]
+        {
+            self.anchor(value);
+        }
+        result
     }
 
     /// The CLIF value of an operand.

@@ -9,7 +9,7 @@ use super::{Lower, clif_type};
 use crate::error::CompileError;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{self as clif, InstBuilder, types};
-use metaphrase_ir::{FloatCc, Inst, IntCc, Op, Shape, Value};
+use metaphrase_ir::{FloatCc, Inst, IntCc, Op, Shape, SseOp, Value};
 
 fn vector_type(shape: Shape) -> clif::Type {
     match shape {
@@ -48,7 +48,7 @@ impl Lower<'_, '_> {
         self.bitcast(ty, value)
     }
 
-    fn vconst(&mut self, ty: clif::Type, bits: u128) -> clif::Value {
+    pub(super) fn vconst(&mut self, ty: clif::Type, bits: u128) -> clif::Value {
         let constant = self
             .b
             .func
@@ -153,18 +153,7 @@ impl Lower<'_, '_> {
                 let ty = vector_type(shape());
                 let cc = FloatCc::from_imm(u64::from(inst.aux));
                 let (a, b) = (self.vector(args[0], ty), self.vector(args[1], ty));
-                let inverse = match cc {
-                    FloatCc::Nlt => Some(FloatCC::LessThan),
-                    FloatCc::Nle => Some(FloatCC::LessThanOrEqual),
-                    _ => None,
-                };
-                match inverse {
-                    Some(inverse) if !self.host_compares_lanes_unordered() => {
-                        let mask = self.b.ins().fcmp(inverse, a, b);
-                        self.b.ins().bnot(mask)
-                    }
-                    _ => self.b.ins().fcmp(float_cc(cc), a, b),
-                }
+                self.b.ins().fcmp(float_cc(cc), a, b)
             }
             Op::VShl | Op::VLShr | Op::VAShr if !is_float(shape()) => {
                 self.shift_lanes(inst.op, shape(), args)
@@ -221,16 +210,11 @@ impl Lower<'_, '_> {
             Op::VFToI => match shape() {
                 Shape::F32x4 => {
                     let a = self.vector(args[0], types::F32X4);
-                    self.float_lanes_to_int(a)
+                    self.b.ins().x86_cvtt2dq(I32X4, a)
                 }
                 Shape::F64x2 => {
-                    let a = self.vector(args[0], types::F64X2);
-                    let zero = self.vconst(I32X4, 0);
-                    (0..2).fold(zero, |v, lane| {
-                        let x = self.b.ins().extractlane(a, lane);
-                        let x = self.float_to_int(types::I32, x);
-                        self.b.ins().insertlane(v, x, lane)
-                    })
+                    let a = self.vector(args[0], I8X16);
+                    self.call_stub(SseOp::Cvttpd2dq, 0, a, a, I8X16)
                 }
                 _ => return Err(unsupported()),
             },
@@ -253,11 +237,11 @@ impl Lower<'_, '_> {
         let ty = vector_type(shape);
         let (a, b) = (self.vector(args[0], ty), self.vector(args[1], ty));
         if is_float(shape) {
-            let cc = match op {
-                Op::VMinS | Op::VMinU => FloatCC::LessThan,
-                _ => FloatCC::GreaterThan,
+            // MINPS and MAXPS, in the form that Cranelift knows them by.
+            let mask = match op {
+                Op::VMinS | Op::VMinU => self.b.ins().fcmp(FloatCC::LessThan, a, b),
+                _ => self.b.ins().fcmp(FloatCC::LessThan, b, a),
             };
-            let mask = self.b.ins().fcmp(cc, a, b);
             let mask = self.bitcast(ty, mask);
             return self.b.ins().bitselect(mask, a, b);
         }
@@ -405,17 +389,5 @@ impl Lower<'_, '_> {
             zero,
             mask.map(|m| if m < 0x80 { m & 15 } else { 16 }),
         )
-    }
-
-    /// f32x4 to i32x4 by truncation, integer indefinite where that is not possible.
-    fn float_lanes_to_int(&mut self, a: clif::Value) -> clif::Value {
-        if let Some(exact) = self.host_float_lanes_to_int(a) {
-            return exact;
-        }
-        let converted = self.b.ins().fcvt_to_sint_sat(types::I32X4, a);
-        let limit = self.splat_const(types::F32X4, u64::from(2_147_483_648f32.to_bits()));
-        let fits = self.b.ins().fcmp(FloatCC::LessThan, a, limit);
-        let indefinite = self.splat_const(types::I32X4, 1 << 31);
-        self.b.ins().bitselect(fits, converted, indefinite)
     }
 }

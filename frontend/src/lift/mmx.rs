@@ -6,11 +6,11 @@
 //! the low half of a vector.
 
 use super::Lift;
-use super::sse::{int, masked, shuffle, sse4};
+use super::sse::{checked, int, masked, shuffle, sse4};
 use crate::features::names_mmx;
 use iced_x86::{Mnemonic, OpKind};
 use metaphrase_ir::Shape::{F32x4, F64x2, I8x16, I16x8, I32x4, I64x2};
-use metaphrase_ir::{Helper, Reg, Round, Type, Value};
+use metaphrase_ir::{Helper, Reg, SseOp, Type, Value};
 
 /// Descriptor bit of [`Helper::EnterMmx`]: only the check.
 const CHECK: u32 = 1 << 8;
@@ -245,7 +245,14 @@ fn convert(cx: &mut Lift<'_>, mnemonic: Mnemonic) {
             let r = if mnemonic == Cvtpi2pd {
                 cx.ir.vitof(F64x2, v)
             } else {
-                let floats = cx.ir.vitof(F32x4, v);
+                // The upper half must not raise anything.
+                let low = cx.ir.vget(I64x2, v, 0);
+                let v = cx.ir.vfromint(low);
+                let floats = if cx.mode.unmasked {
+                    checked::call(cx, SseOp::Cvtdq2ps, 0, v, v)
+                } else {
+                    cx.ir.vitof(F32x4, v)
+                };
                 let low = cx.ir.vget(I64x2, floats, 0);
                 let old = cx.xmm(0);
                 cx.ir.vset(I64x2, old, 0, low)
@@ -265,18 +272,26 @@ fn convert(cx: &mut Lift<'_>, mnemonic: Mnemonic) {
             } else {
                 cx.xmm_m128(1)
             };
-            let mut r = if matches!(mnemonic, Cvttps2pi | Cvttpd2pi) {
-                cx.ir.vftoi(shape, v)
+            // The upper half of the source must not raise anything.
+            let v = if shape == F32x4 {
+                let low = cx.ir.vget(I64x2, v, 0);
+                cx.ir.vfromint(low)
             } else {
-                cx.ir.vconst(0)
+                v
             };
-            if matches!(mnemonic, Cvtps2pi | Cvtpd2pi) {
-                for lane in 0..2 {
-                    let x = cx.ir.vget(shape, v, lane);
-                    let n = cx.ir.ftoi(Type::I32, x, Round::Mxcsr);
-                    r = cx.ir.vset(I32x4, r, lane, n);
-                }
-            }
+            // The x87 state changes even if the conversion raises #XM.
+            cx.enter_mmx(None);
+            let op = match mnemonic {
+                Cvttps2pi => SseOp::Cvttps2dq,
+                Cvttpd2pi => SseOp::Cvttpd2dq,
+                Cvtps2pi => SseOp::Cvtps2dq,
+                _ => SseOp::Cvtpd2dq,
+            };
+            let r = if cx.mode.unmasked {
+                checked::call(cx, op, 0, v, v)
+            } else {
+                cx.ir.call(Helper::SseFloat, op.pack(0), &[v, v])
+            };
             cx.set_mm(r);
         }
     }

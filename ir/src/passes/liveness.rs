@@ -89,7 +89,7 @@ pub fn side_writes(region: &Region, v: Value) -> u64 {
 pub fn transfer(region: &Region, v: Value) -> (u64, u64) {
     let inst = region.inst(v);
     match inst.op.info().effect {
-        Effect::Pure | Effect::Branch => (0, 0),
+        Effect::Pure | Effect::Float | Effect::Branch => (0, 0),
         Effect::Load | Effect::Store | Effect::MayExit | Effect::Exit => (u64::MAX, 0),
         Effect::Helper => (helper_reads(Helper::from_imm(inst.imm).effects()), 0),
         Effect::ReadState if inst.op == Op::GetReg => {

@@ -113,10 +113,12 @@ table! {
     Fxsave = x87::fxsave;
     Fxrstor = x87::fxrstor;
     Ldmxcsr = sse::ldmxcsr;
+    Stmxcsr = sse::stmxcsr;
+    SseFloat = sse::sse_float;
+    SseChecked = sse::sse_checked;
     EnterMmx = mmx::enter_mmx;
     Emms = mmx::emms;
     VecOp = vector::vec_op;
-    VecRound = vector::vec_round;
     PcmpStr = vector::pcmp_str;
     LoadSegment = system::load_segment;
     SegmentInfo = system::segment_info;

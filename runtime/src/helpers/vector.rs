@@ -145,58 +145,6 @@ pub(super) fn vec_op(cx: &Cx, descriptor: u32, _args: [u64; 3]) -> u64 {
     0
 }
 
-/// A double rounded to an integer; `mode` as in MXCSR.RC.
-fn round64(v: f64, mode: u32) -> f64 {
-    match mode {
-        _ if v.is_nan() => f64::from_bits(v.to_bits() | 1 << 51),
-        0 => v.round_ties_even(),
-        1 => v.floor(),
-        2 => v.ceil(),
-        _ => v.trunc(),
-    }
-}
-
-/// The same for a single.
-fn round32(v: f32, mode: u32) -> f32 {
-    match mode {
-        _ if v.is_nan() => f32::from_bits(v.to_bits() | 1 << 22),
-        0 => v.round_ties_even(),
-        1 => v.floor(),
-        2 => v.ceil(),
-        _ => v.trunc(),
-    }
-}
-
-/// See [`metaphrase_ir::Helper::VecRound`].
-pub(super) fn vec_round(cx: &Cx, descriptor: u32, _args: [u64; 3]) -> u64 {
-    let state = cx.state();
-    let mode = if descriptor & 4 != 0 {
-        state.mxcsr >> 13 & 3
-    } else {
-        descriptor & 3
-    };
-    let zero_denormals = state.mxcsr & 1 << 6 != 0;
-    let v = state.helper_v[0];
-    state.helper_v[0] = if descriptor & 0x100 != 0 {
-        (0..2).fold(0, |all, i| {
-            let mut x = f64::from_bits((v >> (64 * i)) as u64);
-            if zero_denormals && x.is_subnormal() {
-                x = 0f64.copysign(x);
-            }
-            all | u128::from(round64(x, mode).to_bits()) << (64 * i)
-        })
-    } else {
-        (0..4).fold(0, |all, i| {
-            let mut x = f32::from_bits((v >> (32 * i)) as u32);
-            if zero_denormals && x.is_subnormal() {
-                x = 0f32.copysign(x);
-            }
-            all | u128::from(round32(x, mode).to_bits()) << (32 * i)
-        })
-    };
-    0
-}
-
 /// Elements of the operands of PCMPxSTRx.
 #[derive(Clone, Copy)]
 struct Elements {

@@ -214,7 +214,7 @@ impl<'r> Analysis<'r> {
     fn observes(&self, v: Value) -> bool {
         let inst = self.region.inst(v);
         match inst.op.info().effect {
-            Effect::Pure | Effect::ReadState | Effect::WriteState => false,
+            Effect::Pure | Effect::Float | Effect::ReadState | Effect::WriteState => false,
             Effect::Helper => Helper::from_imm(inst.imm).effects() != Effects::NONE,
             _ => true,
         }
@@ -391,8 +391,17 @@ impl<'r> Analysis<'r> {
         let through = self.arg(setreg, 0);
         let only_part =
             through == op || once(through) && self.part_of(through).is_some_and(|(of, _)| of == op);
-        let pure = inst.op.info().effect == Effect::Pure
-            && !matches!(inst.op, Op::Param | Op::Const | Op::VConst);
+        // Exception flags must be there when somebody may look.
+        let unseen = || {
+            let (from, to) = (self.def[i].1 as usize, self.def[setreg.0 as usize].1 as usize);
+            let between = self.insts(block).get(from + 1..to).unwrap_or_default();
+            !between.iter().any(|&v| self.observes(v))
+        };
+        let pure = match inst.op.info().effect {
+            Effect::Pure => true,
+            Effect::Float => !inst.sets_mxcsr() || unseen(),
+            _ => false,
+        } && !matches!(inst.op, Op::Param | Op::Const | Op::VConst);
         (self.def[i].0 == block.0 && only && only_part && pure && self.flags_of[i].is_none())
             .then_some(op)
     }

@@ -4,10 +4,12 @@ use super::analyze::{Analysis, Operand, Place, Write};
 use super::code::{Handler, Ins};
 use super::fold::Test;
 use super::slots::{Slots, scratch};
-use super::{Program, ProgramError, flow, int, mem, vector};
+use super::{Program, ProgramError, float, flow, int, mem, vector};
 use crate::state::CpuState;
+use metaphrase_backend::sse::Prepared;
 use metaphrase_ir::{
-    Block, CcOp, Effects, FlagKind, GuestInsn, Helper, IntCc, Op, Reg, Region, Type, Value,
+    Block, CcOp, Effects, FlagKind, GuestInsn, Helper, IntCc, Op, Reg, Region, SseOp,
+    Type, Value,
 };
 
 /// Predecodes a region.
@@ -45,6 +47,7 @@ pub(super) fn predecode(region: &Region) -> Result<Program, ProgramError> {
         vconsts: region.vconsts.clone().into_boxed_slice(),
         exits: e.exits,
         pc_mask: region.code_size.pc_mask(),
+        uses_mxcsr: float::uses_mxcsr(region),
     })
 }
 
@@ -440,15 +443,27 @@ impl<'r> Emitter<'r> {
             .args(v)
             .first()
             .map_or(inst.ty, |&a| self.region().ty(a));
-        let (run, imm) = match inst.op {
-            Op::VICmp | Op::VFCmp | Op::FCmp | Op::FToI | Op::VSet | Op::VShuffle => {
-                let imm = match inst.op {
-                    Op::FCmp | Op::FToI | Op::VShuffle => inst.imm,
-                    _ => u64::from(inst.aux),
-                };
-                (vector::handler(&inst, from), Some(imm))
-            }
-            _ => (vector::handler(&inst, from), None),
+        if let Some((op, imm)) = SseOp::of(&inst, from) {
+            // A lone operand is the source.
+            let a = self.source(self.a.arg(v, 0), 0);
+            let b = match inst.nargs {
+                1 => a,
+                _ => self.source(self.a.arg(v, 1), 1),
+            };
+            let word = Prepared::new(op, imm).to_word();
+            self.push(float::handler(&inst, from), d, a, b, word);
+            return Ok(());
+        }
+        if inst.op == Op::FCvt {
+            let a = self.source(self.a.arg(v, 0), 0);
+            self.push(move_as(inst.ty), d, a, 0, 0);
+            return Ok(());
+        }
+        let run = vector::handler(&inst);
+        let imm = match inst.op {
+            Op::VICmp | Op::VSet => Some(u64::from(inst.aux)),
+            Op::VShuffle => Some(inst.imm),
+            _ => None,
         };
         let mut slots = [0; 3];
         for (n, &arg) in self.region().args(v).iter().take(3).enumerate() {

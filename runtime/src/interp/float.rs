@@ -1,179 +1,154 @@
-//! Floating-point arithmetic as SSE does it, on any host (SDM volume 1, 4.8 and 11.5.2).
-//!
-//! The rules for NaNs are spelled out instead of left to the host: the first NaN operand, made
-//! quiet, is the result; an invalid operation gives the default NaN. Arithmetic rounds to nearest;
-//! MXCSR's rounding control only governs [`to_int`], and its exception flags are not kept yet.
+//! Handlers of floating-point ops: each runs the host's own instruction, or its portable
+//! replacement, under the guest's MXCSR (see [`metaphrase_backend::sse`]).
 
-use metaphrase_ir::FloatCc;
+use super::code::{Context, Handler, Ins, Int, put, rd, state};
+use metaphrase_backend::sse::Prepared;
+use metaphrase_ir::{FloatCc, Helper, Inst, Op, Region, Type};
 
-/// `f32` or `f64`.
-pub(super) trait Float: Copy + PartialOrd {
-    /// The bits, as slots hold them.
-    type Bits: super::code::Int;
-    /// The default NaN: negative, quiet, no payload.
-    const DEFAULT_NAN: Self;
-    fn of(bits: Self::Bits) -> Self;
-    fn bits(self) -> Self::Bits;
-    fn is_nan(self) -> bool;
-    fn quiet(self) -> Self;
-    fn add(self, b: Self) -> Self;
-    fn sub(self, b: Self) -> Self;
-    fn mul(self, b: Self) -> Self;
-    fn div(self, b: Self) -> Self;
-    fn sqrt(self) -> Self;
-    /// Exact for both.
-    fn to_f64(self) -> f64;
-    fn from_int(v: i64) -> Self;
+/// Operands and results as they lie in slots.
+trait Slot: Copy {
+    fn wide(self) -> u128;
+    unsafe fn write(st: *mut u8, slot: u16, value: u128);
 }
 
-macro_rules! floats {
-    ($($ty:ident $bits:ident $nan:literal $quiet:literal;)*) => {$(
-        impl Float for $ty {
-            type Bits = $bits;
-            const DEFAULT_NAN: $ty = $ty::from_bits($nan);
+macro_rules! slots {
+    ($($ty:ident)*) => {$(
+        impl Slot for $ty {
             #[inline(always)]
-            fn of(bits: $bits) -> $ty {
-                $ty::from_bits(bits)
+            fn wide(self) -> u128 {
+                self.into()
             }
             #[inline(always)]
-            fn bits(self) -> $bits {
-                self.to_bits()
-            }
-            #[inline(always)]
-            fn is_nan(self) -> bool {
-                $ty::is_nan(self)
-            }
-            #[inline(always)]
-            fn quiet(self) -> $ty {
-                $ty::from_bits(self.to_bits() | $quiet)
-            }
-            #[inline(always)]
-            fn add(self, b: $ty) -> $ty {
-                self + b
-            }
-            #[inline(always)]
-            fn sub(self, b: $ty) -> $ty {
-                self - b
-            }
-            #[inline(always)]
-            fn mul(self, b: $ty) -> $ty {
-                self * b
-            }
-            #[inline(always)]
-            fn div(self, b: $ty) -> $ty {
-                self / b
-            }
-            #[inline(always)]
-            fn sqrt(self) -> $ty {
-                $ty::sqrt(self)
-            }
-            #[inline(always)]
-            fn to_f64(self) -> f64 {
-                f64::from(self)
-            }
-            #[inline(always)]
-            fn from_int(v: i64) -> $ty {
-                v as $ty
+            unsafe fn write(st: *mut u8, slot: u16, value: u128) {
+                // SAFETY: handed on.
+                unsafe { put::<u64>(st, slot, Int::wide(value as $ty)) }
             }
         }
     )*};
 }
 
-floats! {
-    f32 u32 0xffc0_0000 0x0040_0000;
-    f64 u64 0xfff8_0000_0000_0000 0x0008_0000_0000_0000;
-}
+slots! { u8 u32 u64 }
 
-/// `op` with the rules for NaNs.
-#[inline(always)]
-pub(super) fn arith<F: Float>(a: F, b: F, op: impl Fn(F, F) -> F) -> F {
-    let r = op(a, b);
-    if !r.is_nan() {
-        r
-    } else if a.is_nan() {
-        a.quiet()
-    } else if b.is_nan() {
-        b.quiet()
-    } else {
-        F::DEFAULT_NAN
+impl Slot for u128 {
+    #[inline(always)]
+    fn wide(self) -> u128 {
+        self
+    }
+    #[inline(always)]
+    unsafe fn write(st: *mut u8, slot: u16, value: u128) {
+        // SAFETY: handed on.
+        unsafe { put::<u128>(st, slot, value) }
     }
 }
 
-/// The square root, likewise.
-#[inline(always)]
-pub(super) fn sqrt<F: Float>(a: F) -> F {
-    arith(a, a, |a, _| a.sqrt())
+/// `d = a op b`; the operation is the word in `imm`.
+unsafe fn float<A: Slot, R: Slot>(
+    ip: *const Ins,
+    st: *mut u8,
+    _: *mut Context<'_>,
+) -> *const Ins {
+    // SAFETY: see `Handler`; the emitter made the word.
+    unsafe {
+        let i = &*ip;
+        let (a, b) = (rd::<A>(st, i.a).wide(), rd::<A>(st, i.b).wide());
+        let r = Prepared::from_word(i.imm).run(a, b, &mut (*state(st)).mxcsr);
+        R::write(st, i.d, r);
+        ip.add(1)
+    }
 }
 
-/// MINSS: `a < b ? a : b`.
-#[inline(always)]
-pub(super) fn min<F: Float>(a: F, b: F) -> F {
-    if a < b { a } else { b }
+/// The same for the exception flags only.
+unsafe fn signal<A: Slot>(ip: *const Ins, st: *mut u8, _: *mut Context<'_>) -> *const Ins {
+    // SAFETY: as for `float`.
+    unsafe {
+        let i = &*ip;
+        let (a, b) = (rd::<A>(st, i.a).wide(), rd::<A>(st, i.b).wide());
+        Prepared::from_word(i.imm).run(a, b, &mut (*state(st)).mxcsr);
+        ip.add(1)
+    }
 }
 
-/// MAXSS: `a > b ? a : b`.
-#[inline(always)]
-pub(super) fn max<F: Float>(a: F, b: F) -> F {
-    if a > b { a } else { b }
+/// `d` = whether comparison `CC` of `a` and `b` holds.
+unsafe fn compare<A: Slot, const CC: usize>(
+    ip: *const Ins,
+    st: *mut u8,
+    _: *mut Context<'_>,
+) -> *const Ins {
+    // SAFETY: as for `float`.
+    unsafe {
+        let i = &*ip;
+        let (a, b) = (rd::<A>(st, i.a).wide(), rd::<A>(st, i.b).wide());
+        let image = Prepared::from_word(i.imm).run(a, b, &mut (*state(st)).mxcsr) as u64;
+        put::<u64>(st, i.d, u64::from(holds(FloatCc::ALL[CC], image)));
+        ip.add(1)
+    }
 }
 
-/// A comparison.
-#[inline(always)]
-pub(super) fn compare<F: Float>(cc: FloatCc, a: F, b: F) -> bool {
-    let unordered = a.is_nan() || b.is_nan();
+/// What COMIS's image of ZF, PF and CF says about a comparison.
+fn holds(cc: FloatCc, image: u64) -> bool {
+    let unordered = image & 4 != 0;
+    let equal = image & 0x40 != 0 && !unordered;
+    let less = image & 1 != 0 && !unordered;
     match cc {
-        FloatCc::Eq => a == b,
-        FloatCc::Lt => a < b,
-        FloatCc::Le => a <= b,
+        FloatCc::Eq => equal,
+        FloatCc::Lt => less,
+        FloatCc::Le => less || equal,
         FloatCc::Uno => unordered,
-        FloatCc::Ne => a != b,
-        FloatCc::Nlt => unordered || a >= b,
-        FloatCc::Nle => unordered || a > b,
+        FloatCc::Ne => !equal,
+        FloatCc::Nlt => !less,
+        FloatCc::Nle => !(less || equal),
         FloatCc::Ord => !unordered,
     }
 }
 
-/// CVTSS2SD.
-#[inline(always)]
-pub(super) fn widen(a: f32) -> f64 {
-    if a.is_nan() {
-        let bits = u64::from(a.to_bits());
-        let sign = (bits >> 31) << 63;
-        return f64::from_bits(sign | 0x7ff8_0000_0000_0000 | (bits & 0x7f_ffff) << 29);
+fn comparing<A: Slot>(cc: FloatCc) -> Handler {
+    match cc {
+        FloatCc::Eq => compare::<A, 0>,
+        FloatCc::Lt => compare::<A, 1>,
+        FloatCc::Le => compare::<A, 2>,
+        FloatCc::Uno => compare::<A, 3>,
+        FloatCc::Ne => compare::<A, 4>,
+        FloatCc::Nlt => compare::<A, 5>,
+        FloatCc::Nle => compare::<A, 6>,
+        FloatCc::Ord => compare::<A, 7>,
     }
-    f64::from(a)
 }
 
-/// CVTSD2SS.
-#[inline(always)]
-pub(super) fn narrow(a: f64) -> f32 {
-    if a.is_nan() {
-        let bits = a.to_bits();
-        let sign = ((bits >> 63) as u32) << 31;
-        return f32::from_bits(sign | 0x7fc0_0000 | (bits >> 29) as u32 & 0x7f_ffff);
+/// The handler of a floating-point op whose first operand has type `from`.
+pub(super) fn handler(inst: &Inst, from: Type) -> Handler {
+    use Type::{F32, I32, V128};
+    let narrow = |ty| matches!(ty, F32 | I32);
+    match inst.op {
+        Op::FSignal if narrow(from) => signal::<u32>,
+        Op::FSignal => signal::<u64>,
+        Op::FCmp => {
+            let cc = FloatCc::from_imm(inst.imm);
+            if narrow(from) {
+                comparing::<u32>(cc)
+            } else {
+                comparing::<u64>(cc)
+            }
+        }
+        _ if from == V128 => float::<u128, u128>,
+        _ => match (narrow(from), narrow(inst.ty)) {
+            (true, true) => float::<u32, u32>,
+            (true, false) => float::<u32, u64>,
+            (false, true) => float::<u64, u32>,
+            (false, false) => float::<u64, u64>,
+        },
     }
-    a as f32
 }
 
-/// A float as a signed integer of `bits` (32 or 64) bits: rounded as `rounding` says (MXCSR.RC: to
-/// nearest even, down, up, to zero); the integer indefinite value where that does not fit.
-#[inline]
-pub(super) fn to_int(a: f64, rounding: u32, bits: u32) -> i64 {
-    let rounded = match rounding & 3 {
-        0 => a.round_ties_even(),
-        1 => a.floor(),
-        2 => a.ceil(),
-        _ => a.trunc(),
-    };
-    let limit = if bits == 32 {
-        2147483648.0
-    } else {
-        9223372036854775808.0
-    };
-    // Also false for a NaN.
-    if rounded >= -limit && rounded < limit {
-        rounded as i64
-    } else {
-        i64::MIN >> (64 - bits)
-    }
+/// Whether anything in the region works on MXCSR: then the guest's must be in force while its
+/// program runs.
+pub(super) fn uses_mxcsr(region: &Region) -> bool {
+    use Helper::{Fxrstor, Fxsave, Ldmxcsr, SseChecked, SseFloat, Stmxcsr};
+    let helpers = [Fxrstor, Fxsave, Ldmxcsr, SseChecked, SseFloat, Stmxcsr];
+    let mut all = region.blocks.iter().flat_map(|b| &b.insts);
+    all.any(|&v| {
+        let inst = region.inst(v);
+        inst.sets_mxcsr()
+            || inst.op == Op::FCmp
+            || inst.op == Op::Call && helpers.contains(&Helper::from_imm(inst.imm))
+    })
 }

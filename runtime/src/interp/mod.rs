@@ -22,6 +22,7 @@ mod vector;
 use crate::env::Env;
 use crate::state::CpuState;
 use code::{Context, Ins};
+use metaphrase_backend::sse::Control;
 use metaphrase_ir::{ExitReason, GuestInsn, Region};
 
 /// How a run ended.
@@ -58,6 +59,8 @@ pub struct Program {
     vconsts: Box<[u128]>,
     exits: Vec<i64>,
     pc_mask: u64,
+    /// Whether the host's MXCSR must be the guest's while it runs.
+    uses_mxcsr: bool,
 }
 
 impl Program {
@@ -98,6 +101,24 @@ impl Program {
 /// `state` must be valid and used by nobody else meanwhile, and attached to a live
 /// [`Env`] (see [`Env::attach`]) that nobody else borrows meanwhile.
 pub unsafe fn run(program: &Program, state: *mut CpuState) -> Exit {
+    if !program.uses_mxcsr {
+        // SAFETY: handed on.
+        return unsafe { execute(program, state) };
+    }
+    // SAFETY: the caller vouches for the state.
+    unsafe {
+        let control = Control::enter((*state).mxcsr);
+        let exit = execute(program, state);
+        control.leave(&mut (*state).mxcsr);
+        exit
+    }
+}
+
+/// Runs a program, with the host's MXCSR as the program needs it.
+///
+/// # Safety
+/// As for [`run`].
+unsafe fn execute(program: &Program, state: *mut CpuState) -> Exit {
     // SAFETY: the caller vouches for the state and its environment.
     let (pc, memory) = unsafe { ((*state).rip, &(*(*state).env.cast::<Env>()).memory) };
     let mut context = Context {

@@ -1,11 +1,10 @@
-//! Handlers of floating-point and vector ops.
+//! Handlers of vector ops on integers and bits.
 //!
 //! Most are closures without captures over whole values, put into one of a few generic handlers.
 
-use super::code::{Context, Handler, Ins, Int, put, rd, state, wr};
-use super::float::{self, Float, arith};
+use super::code::{Context, Handler, Ins, Int, put, rd};
 use super::int::{holds, with_cc, with_type};
-use metaphrase_ir::{FloatCc, Inst, IntCc, Op, Round, Shape, Type};
+use metaphrase_ir::{Inst, IntCc, Op, Shape, Type};
 use std::ptr::NonNull;
 
 /// A value of a type that has only one: a closure without captures.
@@ -25,19 +24,6 @@ unsafe fn vector2<F: Fn(u128, u128) -> u128 + Copy>(
     unsafe {
         let i = &*ip;
         put::<u128>(st, i.d, only::<F>()(rd(st, i.a), rd(st, i.b)));
-        ip.add(1)
-    }
-}
-
-unsafe fn vector1<F: Fn(u128) -> u128 + Copy>(
-    ip: *const Ins,
-    st: *mut u8,
-    _: *mut Context<'_>,
-) -> *const Ins {
-    // SAFETY: see `Handler`.
-    unsafe {
-        let i = &*ip;
-        put::<u128>(st, i.d, only::<F>()(rd(st, i.a)));
         ip.add(1)
     }
 }
@@ -80,60 +66,6 @@ unsafe fn to_vector<T: Int, F: Fn(T) -> u128 + Copy>(
     unsafe {
         let i = &*ip;
         put::<u128>(st, i.d, only::<F>()(rd(st, i.a)));
-        ip.add(1)
-    }
-}
-
-unsafe fn scalar2<F: Float, G: Fn(F, F) -> F + Copy>(
-    ip: *const Ins,
-    st: *mut u8,
-    _: *mut Context<'_>,
-) -> *const Ins {
-    // SAFETY: see `Handler`.
-    unsafe {
-        let i = &*ip;
-        let (a, b) = (F::of(rd(st, i.a)), F::of(rd(st, i.b)));
-        put::<u64>(st, i.d, only::<G>()(a, b).bits().wide());
-        ip.add(1)
-    }
-}
-
-/// Any scalar operand type to any scalar result type.
-unsafe fn convert<A: Copy, B: Int, F: Fn(A) -> B + Copy>(
-    ip: *const Ins,
-    st: *mut u8,
-    _: *mut Context<'_>,
-) -> *const Ins {
-    // SAFETY: see `Handler`.
-    unsafe {
-        let i = &*ip;
-        put::<u64>(st, i.d, only::<F>()(rd(st, i.a)).wide());
-        ip.add(1)
-    }
-}
-
-unsafe fn fcmp<F: Float>(ip: *const Ins, st: *mut u8, _: *mut Context<'_>) -> *const Ins {
-    // SAFETY: see `Handler`.
-    unsafe {
-        let i = &*ip;
-        let (a, b) = (F::of(rd(st, i.a)), F::of(rd(st, i.b)));
-        let cc = FloatCc::ALL[(i.imm & 7) as usize];
-        put::<u64>(st, i.d, u64::from(float::compare(cc, a, b)));
-        ip.add(1)
-    }
-}
-
-unsafe fn ftoi<F: Float, T: Int>(ip: *const Ins, st: *mut u8, _: *mut Context<'_>) -> *const Ins {
-    // SAFETY: see `Handler`.
-    unsafe {
-        let i = &*ip;
-        let rounding = if i.imm == Round::Mxcsr as u64 {
-            (*state(st)).mxcsr >> 13 & 3
-        } else {
-            3
-        };
-        let a = F::of(rd(st, i.a)).to_f64();
-        wr::<T>(st, i.d, float::to_int(a, rounding, T::BITS) as u64);
         ip.add(1)
     }
 }
@@ -202,24 +134,6 @@ unsafe fn vicmp<T: Int, const N: usize, const CC: u8>(
     }
 }
 
-unsafe fn vfcmp<F: Float, const N: usize>(
-    ip: *const Ins,
-    st: *mut u8,
-    _: *mut Context<'_>,
-) -> *const Ins {
-    // SAFETY: see `Handler`.
-    unsafe {
-        let i = &*ip;
-        let cc = FloatCc::ALL[(i.imm & 7) as usize];
-        let out = zip::<F::Bits, N>(rd(st, i.a), rd(st, i.b), |a, b| {
-            let holds = float::compare(cc, F::of(a), F::of(b));
-            F::Bits::cut(u64::from(holds).wrapping_neg())
-        });
-        put::<u128>(st, i.d, out);
-        ip.add(1)
-    }
-}
-
 /// An op whose shape its row does not allow: the verifier excludes it.
 unsafe fn invalid(ip: *const Ins, st: *mut u8, cx: *mut Context<'_>) -> *const Ins {
     // SAFETY: see `Handler`.
@@ -253,18 +167,8 @@ fn map<T: Int, const N: usize>(a: u128, f: impl Fn(T) -> T) -> u128 {
     join::<T, N>(split::<T, N>(a).map(f))
 }
 
-/// Float lanes.
-#[inline(always)]
-fn zipf<F: Float, const N: usize>(a: u128, b: u128, f: impl Fn(F, F) -> F) -> u128 {
-    zip::<F::Bits, N>(a, b, |x, y| f(F::of(x), F::of(y)).bits())
-}
-
 fn two<F: Fn(u128, u128) -> u128 + Copy>(_: F) -> Handler {
     vector2::<F>
-}
-
-fn one<F: Fn(u128) -> u128 + Copy>(_: F) -> Handler {
-    vector1::<F>
 }
 
 fn shifted<F: Fn(u128, u64) -> u128 + Copy>(_: F) -> Handler {
@@ -279,34 +183,12 @@ fn spread<T: Int, F: Fn(T) -> u128 + Copy>(_: F) -> Handler {
     to_vector::<T, F>
 }
 
-fn conv<A: Copy, B: Int, F: Fn(A) -> B + Copy>(_: F) -> Handler {
-    convert::<A, B, F>
-}
-
-/// A scalar float op in both types.
-macro_rules! scalar {
-    ($ty:expr, |$a:ident, $b:ident| $e:expr) => {{
-        fn of<F: Float, G: Fn(F, F) -> F + Copy>(_: G) -> Handler {
-            scalar2::<F, G>
-        }
-        if $ty == Type::F32 {
-            of(|$a: f32, $b: f32| $e)
-        } else {
-            of(|$a: f64, $b: f64| $e)
-        }
-    }};
-}
-
-/// An op on integer lanes in the given shapes, and on float lanes if there is a second closure.
+/// An op on integer lanes in the given shapes.
 macro_rules! lanes {
     ($shape:expr, [$($name:ident $t:ident $n:literal),*], |$a:ident, $b:ident| $e:expr
-        $(, |$fa:ident, $fb:ident| $f:expr)?) => {
+) => {
         match $shape {
             $(Shape::$name => two(|a, b| zip::<$t, $n>(a, b, |$a: $t, $b: $t| $e)),)*
-            $(
-                Shape::F32x4 => two(|a, b| zipf::<f32, 4>(a, b, |$fa: f32, $fb: f32| $f)),
-                Shape::F64x2 => two(|a, b| zipf::<f64, 2>(a, b, |$fa: f64, $fb: f64| $f)),
-            )?
             #[allow(unreachable_patterns)]
             _ => invalid,
         }
@@ -360,65 +242,25 @@ signed! {
     u64 i64;
 }
 
-/// The handler of a float or vector op; `from` is its first operand's type.
-pub(super) fn handler(inst: &Inst, from: Type) -> Handler {
+/// The handler of an integer vector op.
+pub(super) fn handler(inst: &Inst) -> Handler {
     let shape = Shape::ALL[(inst.imm as usize).min(Shape::ALL.len() - 1)];
     match inst.op {
-        Op::FAdd => scalar!(inst.ty, |a, b| arith(a, b, Float::add)),
-        Op::FSub => scalar!(inst.ty, |a, b| arith(a, b, Float::sub)),
-        Op::FMul => scalar!(inst.ty, |a, b| arith(a, b, Float::mul)),
-        Op::FDiv => scalar!(inst.ty, |a, b| arith(a, b, Float::div)),
-        Op::FMin => scalar!(inst.ty, |a, b| float::min(a, b)),
-        Op::FMax => scalar!(inst.ty, |a, b| float::max(a, b)),
-        Op::FSqrt if inst.ty == Type::F32 => {
-            conv(|a: u32| float::sqrt(f32::from_bits(a)).to_bits())
-        }
-        Op::FSqrt => conv(|a: u64| float::sqrt(f64::from_bits(a)).to_bits()),
-        Op::FCmp if inst.ty == Type::F32 => fcmp::<f32>,
-        Op::FCmp => fcmp::<f64>,
-        Op::FCvt => match (from, inst.ty) {
-            (Type::F32, Type::F64) => conv(|a: u32| float::widen(f32::from_bits(a)).to_bits()),
-            (Type::F64, Type::F32) => conv(|a: u64| float::narrow(f64::from_bits(a)).to_bits()),
-            (Type::F32, _) => conv(|a: u32| a),
-            _ => conv(|a: u64| a),
-        },
-        Op::IToF => match (from, inst.ty) {
-            (Type::I32, Type::F32) => conv(|a: u32| f32::from_int((a as i32).into()).to_bits()),
-            (Type::I32, _) => conv(|a: u32| f64::from_int((a as i32).into()).to_bits()),
-            (_, Type::F32) => conv(|a: u64| f32::from_int(a as i64).to_bits()),
-            _ => conv(|a: u64| f64::from_int(a as i64).to_bits()),
-        },
-        Op::FToI => match (from, inst.ty) {
-            (Type::F32, Type::I32) => ftoi::<f32, u32>,
-            (Type::F32, _) => ftoi::<f32, u64>,
-            (_, Type::I32) => ftoi::<f64, u32>,
-            _ => ftoi::<f64, u64>,
-        },
         Op::VAnd => two(|a, b| a & b),
         Op::VOr => two(|a, b| a | b),
         Op::VXor => two(|a, b| a ^ b),
         Op::VAndNot => two(|a, b| !a & b),
         Op::VSelect => vselect,
         Op::VAdd => lanes!(shape, [I8x16 u8 16, I16x8 u16 8, I32x4 u32 4, I64x2 u64 2],
-            |a, b| a.wrapping_add(b), |a, b| arith(a, b, Float::add)),
+            |a, b| a.wrapping_add(b)),
         Op::VSub => lanes!(shape, [I8x16 u8 16, I16x8 u16 8, I32x4 u32 4, I64x2 u64 2],
-            |a, b| a.wrapping_sub(b), |a, b| arith(a, b, Float::sub)),
+            |a, b| a.wrapping_sub(b)),
         Op::VMul => lanes!(shape, [I8x16 u8 16, I16x8 u16 8, I32x4 u32 4, I64x2 u64 2],
-            |a, b| a.wrapping_mul(b), |a, b| arith(a, b, Float::mul)),
-        Op::VDiv => match shape {
-            Shape::F32x4 => two(|a, b| zipf::<f32, 4>(a, b, |x, y| arith(x, y, Float::div))),
-            Shape::F64x2 => two(|a, b| zipf::<f64, 2>(a, b, |x, y| arith(x, y, Float::div))),
-            _ => invalid,
-        },
-        Op::VSqrt => match shape {
-            Shape::F32x4 => one(|a| zipf::<f32, 4>(a, a, |x, _| float::sqrt(x))),
-            Shape::F64x2 => one(|a| zipf::<f64, 2>(a, a, |x, _| float::sqrt(x))),
-            _ => invalid,
-        },
+            |a, b| a.wrapping_mul(b)),
         Op::VMinS => lanes!(shape, [I8x16 u8 16, I16x8 u16 8, I32x4 u32 4, I64x2 u64 2],
-            |a, b| if less(a, b) { a } else { b }, |a, b| float::min(a, b)),
+            |a, b| if less(a, b) { a } else { b }),
         Op::VMaxS => lanes!(shape, [I8x16 u8 16, I16x8 u16 8, I32x4 u32 4, I64x2 u64 2],
-            |a, b| if less(b, a) { a } else { b }, |a, b| float::max(a, b)),
+            |a, b| if less(b, a) { a } else { b }),
         Op::VMinU => lanes!(shape, [I8x16 u8 16, I16x8 u16 8, I32x4 u32 4, I64x2 u64 2],
             |a, b| a.min(b)),
         Op::VMaxU => lanes!(shape, [I8x16 u8 16, I16x8 u16 8, I32x4 u32 4, I64x2 u64 2],
@@ -468,11 +310,6 @@ pub(super) fn handler(inst: &Inst, from: Type) -> Handler {
                 _ => invalid,
             })
         }
-        Op::VFCmp => match shape {
-            Shape::F32x4 => vfcmp::<f32, 4>,
-            Shape::F64x2 => vfcmp::<f64, 2>,
-            _ => invalid,
-        },
         Op::VShl => shifts!(shape, |a, n| a.u << n, |_a| 0),
         Op::VLShr => shifts!(shape, |a, n| a.u >> n, |_a| 0),
         Op::VAShr => shifts!(shape, |a, n| (a.s >> n) as _, |a| if a.s < 0 {
@@ -505,35 +342,6 @@ pub(super) fn handler(inst: &Inst, from: Type) -> Handler {
         },
         Op::VSet => with_type!(inst.ty, T => vset::<T>),
         Op::VFromInt => with_type!(inst.ty, T => spread(|x: T| u128::from(x))),
-        Op::VIToF => match shape {
-            Shape::F32x4 => {
-                one(|a| map::<u32, 4>(a, |x| f32::from_int((x as i32).into()).to_bits()))
-            }
-            Shape::F64x2 => one(|a| {
-                let low = [a as u32, (a >> 32) as u32];
-                join(low.map(|x| f64::from_int((x as i32).into()).to_bits()))
-            }),
-            _ => invalid,
-        },
-        Op::VFToI => match shape {
-            Shape::F32x4 => {
-                one(|a| map::<u32, 4>(a, |x| float::to_int(f32::from_bits(x).into(), 3, 32) as u32))
-            }
-            Shape::F64x2 => one(|a| {
-                join(split::<u64, 2>(a).map(|x| float::to_int(f64::from_bits(x), 3, 32) as u32))
-            }),
-            _ => invalid,
-        },
-        Op::VFCvt => match shape {
-            Shape::F32x4 => one(|a| {
-                join(split::<u64, 2>(a).map(|x| float::narrow(f64::from_bits(x)).to_bits()))
-            }),
-            Shape::F64x2 => one(|a| {
-                let low = [a as u32, (a >> 32) as u32];
-                join(low.map(|x| float::widen(f32::from_bits(x)).to_bits()))
-            }),
-            _ => invalid,
-        },
         _ => invalid,
     }
 }

@@ -225,6 +225,7 @@ impl Vcpu {
     /// The translation at `rip`, made now if there is none; or the fault of fetching there.
     #[inline]
     pub(crate) fn lookup_or_fault(&mut self) -> Result<Next, VcpuError> {
+        self.follow_mxcsr();
         let pc = self.state.rip;
         let key = Key {
             address: pc,
@@ -237,6 +238,18 @@ impl Vcpu {
             Ok(id) => Ok(Next::Go(id)),
             Err(VcpuError::Translate { pc, source }) => self.translate_failed(pc, source),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Makes the mode say whether MXCSR unmasks an exception. The jump cache knows nothing of
+    /// modes, and is emptied.
+    #[inline]
+    fn follow_mxcsr(&mut self) {
+        const MASKS: u32 = metaphrase_backend::sse::MASKS;
+        let unmasked = self.state.mxcsr & MASKS != MASKS;
+        if unmasked != self.mode.unmasked {
+            self.mode.unmasked = unmasked;
+            self.clear_jump_cache();
         }
     }
 

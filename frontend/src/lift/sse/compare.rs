@@ -13,8 +13,8 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
         Cmppd => packed(cx, F64x2),
         Cmpss => scalar(cx, F32x4, I32x4),
         Cmpsd => scalar(cx, F64x2, I64x2),
-        Comiss | Ucomiss => to_flags(cx, F32x4),
-        Comisd | Ucomisd => to_flags(cx, F64x2),
+        Comiss | Ucomiss => to_flags(cx, F32x4, mnemonic == Comiss),
+        Comisd | Ucomisd => to_flags(cx, F64x2, mnemonic == Comisd),
         _ => return false,
     }
     true
@@ -35,20 +35,23 @@ fn packed(cx: &mut Lift<'_>, shape: Shape) {
 }
 
 /// CMPSS, CMPSD: the low lane becomes all ones or zeros; `ints` is the shape with integer lanes.
+/// They raise the same exceptions as the packed ones; zeros in the other lanes raise none.
 fn scalar(cx: &mut Lift<'_>, shape: Shape, ints: Shape) {
     let cc = predicate(cx);
     let b = cx.scalar(1, shape);
     let a = cx.scalar(0, shape);
-    let holds = cx.ir.fcmp(cc, a, b);
-    let wide = cx.ir.zext(ints.lane(), holds);
-    let mask = cx.ir.neg(wide);
+    let (a, b) = (cx.ir.vfromint(a), cx.ir.vfromint(b));
+    let holds = cx.ir.vfcmp(shape, cc, a, b);
+    let mask = cx.ir.vget(ints, holds, 0);
     cx.set_scalar(0, ints, mask);
 }
 
 /// COMISS and the like: CF for less, ZF for equal, both and PF for unordered; OF, SF, AF clear.
-fn to_flags(cx: &mut Lift<'_>, shape: Shape) {
+/// COMIS is `signaling`: a quiet NaN is invalid too.
+fn to_flags(cx: &mut Lift<'_>, shape: Shape, signaling: bool) {
     let b = cx.scalar(1, shape);
     let a = cx.scalar(0, shape);
+    cx.ir.fsignal(signaling, a, b);
     let unordered = cx.ir.fcmp(FloatCc::Uno, a, b);
     let equal = cx.ir.fcmp(FloatCc::Eq, a, b);
     let zero = cx.ir.or(equal, unordered);

@@ -2,8 +2,8 @@
 
 use super::Lift;
 use iced_x86::Mnemonic;
-use metaphrase_ir::Shape::{self, F32x4, F64x2, I32x4};
-use metaphrase_ir::{Round, Type, Value};
+use metaphrase_ir::Shape::{self, F32x4, F64x2};
+use metaphrase_ir::{Round, SseOp};
 
 /// Lifts the instruction if it is one of this group.
 pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
@@ -39,8 +39,8 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
         }
         Cvttps2dq => truncate(cx, F32x4),
         Cvttpd2dq => truncate(cx, F64x2),
-        Cvtps2dq => round(cx, F32x4),
-        Cvtpd2dq => round(cx, F64x2),
+        Cvtps2dq => super::call(cx, SseOp::Cvtps2dq, 0),
+        Cvtpd2dq => super::call(cx, SseOp::Cvtpd2dq, 0),
         _ => return false,
     }
     true
@@ -72,17 +72,5 @@ fn between(cx: &mut Lift<'_>, from: Shape, to: Shape) {
 fn truncate(cx: &mut Lift<'_>, shape: Shape) {
     let v = cx.xmm_m128(1);
     let r = cx.ir.vftoi(shape, v);
-    cx.set_xmm(0, r);
-}
-
-/// CVTPS2DQ, CVTPD2DQ: lane by lane, since only the scalar op rounds by MXCSR.
-fn round(cx: &mut Lift<'_>, shape: Shape) {
-    let v = cx.xmm_m128(1);
-    let mut r: Value = cx.ir.vconst(0);
-    for lane in 0..shape.lanes() {
-        let x = cx.ir.vget(shape, v, lane);
-        let n = cx.ir.ftoi(Type::I32, x, Round::Mxcsr);
-        r = cx.ir.vset(I32x4, r, lane, n);
-    }
     cx.set_xmm(0, r);
 }

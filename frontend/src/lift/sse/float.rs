@@ -3,7 +3,7 @@
 use super::Lift;
 use iced_x86::Mnemonic;
 use metaphrase_ir::Shape::{self, F32x4, F64x2};
-use metaphrase_ir::{Builder, IntCc, Value};
+use metaphrase_ir::{Builder, SseOp, Value};
 
 /// A function of two vectors of a shape.
 type Packed = fn(&mut Builder<'_>, Shape, Value, Value) -> Value;
@@ -42,10 +42,11 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
         Sqrtpd => packed_sqrt(cx, F64x2),
         Sqrtss => scalar_sqrt(cx, F32x4),
         Sqrtsd => scalar_sqrt(cx, F64x2),
-        Rcpps => packed_estimate(cx, reciprocal),
-        Rcpss => scalar_estimate(cx, reciprocal),
-        Rsqrtps => packed_estimate(cx, reciprocal_sqrt),
-        Rsqrtss => scalar_estimate(cx, reciprocal_sqrt),
+        // Each CPU has estimates of its own: the host's.
+        Rcpps => super::call(cx, SseOp::Rcpps, 0),
+        Rcpss => super::call(cx, SseOp::Rcpss, 0),
+        Rsqrtps => super::call(cx, SseOp::Rsqrtps, 0),
+        Rsqrtss => super::call(cx, SseOp::Rsqrtss, 0),
         _ => return false,
     }
     true
@@ -79,54 +80,4 @@ fn scalar_sqrt(cx: &mut Lift<'_>, shape: Shape) {
     let v = cx.scalar(1, shape);
     let r = cx.ir.fsqrt(v);
     cx.set_scalar(0, shape, r);
-}
-
-/// RCPPS, RSQRTPS.
-fn packed_estimate(cx: &mut Lift<'_>, f: fn(&mut Lift<'_>, Value) -> Value) {
-    let v = cx.xmm_m128(1);
-    let r = f(cx, v);
-    cx.set_xmm(0, r);
-}
-
-/// RCPSS, RSQRTSS.
-fn scalar_estimate(cx: &mut Lift<'_>, f: fn(&mut Lift<'_>, Value) -> Value) {
-    let v = cx.scalar(1, F32x4);
-    let v = cx.ir.vfromint(v);
-    let r = f(cx, v);
-    let low = cx.ir.vget(F32x4, r, 0);
-    cx.set_scalar(0, F32x4, low);
-}
-
-/// A constant in each of the four lanes.
-fn splat(cx: &mut Lift<'_>, bits: u32) -> Value {
-    cx.ir
-        .vconst(u128::from(bits) * 0x1_0000_0001_0000_0001_0000_0001)
-}
-
-/// Denormal lanes replaced by zeros of the same sign.
-fn flush(cx: &mut Lift<'_>, v: Value) -> Value {
-    let exponent = splat(cx, 0x7f80_0000);
-    let sign = splat(cx, 0x8000_0000);
-    let zero = cx.ir.vconst(0);
-    let bits = cx.ir.vand(v, exponent);
-    let tiny = cx.ir.vicmp(Shape::I32x4, IntCc::Eq, bits, zero);
-    let signs = cx.ir.vand(v, sign);
-    cx.ir.vselect(tiny, signs, v)
-}
-
-/// RCP: the SDM allows a relative error of 1.5 * 2^-12, so each CPU has results of its own; this
-/// is the rounded quotient. Denormals count as zeros, and tiny results become zeros.
-fn reciprocal(cx: &mut Lift<'_>, v: Value) -> Value {
-    let v = flush(cx, v);
-    let one = splat(cx, 1f32.to_bits());
-    let r = cx.ir.vdiv(F32x4, one, v);
-    flush(cx, r)
-}
-
-/// RSQRT: as [`reciprocal`]; its results are never tiny.
-fn reciprocal_sqrt(cx: &mut Lift<'_>, v: Value) -> Value {
-    let v = flush(cx, v);
-    let one = splat(cx, 1f32.to_bits());
-    let root = cx.ir.vsqrt(F32x4, v);
-    cx.ir.vdiv(F32x4, one, root)
 }

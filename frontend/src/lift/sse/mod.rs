@@ -4,6 +4,7 @@
 //! must be aligned, save for the few instructions that say otherwise (SDM volume 1, 11.3); the
 //! check comes before the access. Scalar forms touch only the bytes they name.
 
+pub mod checked;
 pub mod compare;
 pub mod convert;
 pub mod float;
@@ -20,10 +21,11 @@ mod tests;
 use super::{GP, Lift};
 use crate::features::names_mmx;
 use iced_x86::{Mnemonic, Register};
-use metaphrase_ir::{AccessKind, IntCc, Reg, Shape, Type, Value};
+use metaphrase_ir::{AccessKind, Helper, IntCc, Reg, Shape, SseForm, SseOp, Type, Value};
 
 /// The groups of the family.
 const GROUPS: &[fn(&mut Lift<'_>, Mnemonic) -> bool] = &[
+    checked::lift,
     moves::lift,
     int::lift,
     shuffle::lift,
@@ -43,6 +45,36 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
         return false;
     }
     GROUPS.iter().any(|g| g(cx, mnemonic))
+}
+
+/// A floating-point instruction that is one call: the destination's old value and the source to
+/// the destination.
+fn call(cx: &mut Lift<'_>, op: SseOp, imm: u32) {
+    let b = source(cx, op);
+    let a = cx.xmm(0);
+    let r = cx.ir.call(Helper::SseFloat, op.pack(imm as u8), &[a, b]);
+    cx.set_xmm(0, r);
+}
+
+/// Operand 1 of a floating-point instruction as a vector: a register, or as much memory as the
+/// instruction reads; 16 bytes of it must be aligned.
+fn source(cx: &mut Lift<'_>, op: SseOp) -> Value {
+    if !cx.is_mem(1) {
+        return match op.form() {
+            SseForm::FromI32 | SseForm::FromI64 => {
+                let v = cx.read(1);
+                cx.ir.vfromint(v)
+            }
+            _ => cx.xmm(1),
+        };
+    }
+    let ty = match cx.insn.memory_size().size() {
+        4 => Type::F32,
+        8 => Type::F64,
+        _ => return cx.xmm_m128(1),
+    };
+    let v = cx.load_scalar(ty);
+    cx.ir.vfromint(v)
 }
 
 /// The guest register of an XMM register.

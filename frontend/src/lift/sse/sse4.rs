@@ -1,9 +1,9 @@
 //! SSSE3, SSE4.1 and SSE4.2, and the MMX forms of SSSE3.
 
-use super::Lift;
+use super::{Lift, call};
 use iced_x86::{Mnemonic, OpKind, Register};
-use metaphrase_ir::Shape::{self, F32x4, F64x2, I8x16, I16x8, I32x4, I64x2};
-use metaphrase_ir::{FlagKind, Helper, IntCc, Type, Value, VecOp, flags};
+use metaphrase_ir::Shape::{self, I8x16, I16x8, I32x4, I64x2};
+use metaphrase_ir::{FlagKind, Helper, IntCc, SseOp, Type, Value, VecOp, flags};
 
 /// Lifts the instruction if it is one of this group.
 pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
@@ -28,12 +28,12 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
         Pblendvb => blend_by_sign(cx, I8x16),
         Blendvps => blend_by_sign(cx, I32x4),
         Blendvpd => blend_by_sign(cx, I64x2),
-        Roundps => round_packed(cx, F32x4),
-        Roundpd => round_packed(cx, F64x2),
-        Roundss => round_scalar(cx, F32x4),
-        Roundsd => round_scalar(cx, F64x2),
-        Dpps => dot_singles(cx),
-        Dppd => dot_doubles(cx),
+        Roundps => call(cx, SseOp::Roundps, cx.imm8(2)),
+        Roundpd => call(cx, SseOp::Roundpd, cx.imm8(2)),
+        Roundss => call(cx, SseOp::Roundss, cx.imm8(2)),
+        Roundsd => call(cx, SseOp::Roundsd, cx.imm8(2)),
+        Dpps => call(cx, SseOp::Dpps, cx.imm8(2)),
+        Dppd => call(cx, SseOp::Dppd, cx.imm8(2)),
         Pmovsxbw | Pmovzxbw => extend(cx, 1, 2, mnemonic == Pmovsxbw),
         Pmovsxbd | Pmovzxbd => extend(cx, 1, 4, mnemonic == Pmovsxbd),
         Pmovsxbq | Pmovzxbq => extend(cx, 1, 8, mnemonic == Pmovsxbq),
@@ -131,69 +131,6 @@ fn blend_by_sign(cx: &mut Lift<'_>, shape: Shape) {
     let zero = cx.ir.vconst(0);
     let mask = cx.ir.vicmp(shape, IntCc::Slt, chooser, zero);
     let r = cx.ir.vselect(mask, b, a);
-    cx.set_xmm(0, r);
-}
-
-/// The descriptor of [`Helper::VecRound`].
-fn rounding(cx: &Lift<'_>, shape: Shape) -> u32 {
-    cx.imm8(2) & 7 | if shape == F64x2 { 0x100 } else { 0 }
-}
-
-/// ROUNDPS, ROUNDPD.
-fn round_packed(cx: &mut Lift<'_>, shape: Shape) {
-    let v = cx.xmm_m128(1);
-    let descriptor = rounding(cx, shape);
-    let r = cx.ir.call(Helper::VecRound, descriptor, &[v]);
-    cx.set_xmm(0, r);
-}
-
-/// ROUNDSS, ROUNDSD.
-fn round_scalar(cx: &mut Lift<'_>, shape: Shape) {
-    let v = cx.scalar(1, shape);
-    let v = cx.ir.vfromint(v);
-    let descriptor = rounding(cx, shape);
-    let r = cx.ir.call(Helper::VecRound, descriptor, &[v]);
-    let r = cx.ir.vget(shape, r, 0);
-    cx.set_scalar(0, shape, r);
-}
-
-/// DPPS: (p0 + p1) + (p2 + p3) of the products that the immediate chooses, to the lanes that it
-/// chooses.
-fn dot_singles(cx: &mut Lift<'_>) {
-    let imm = cx.imm8(2);
-    let b = cx.xmm_m128(1);
-    let a = cx.xmm(0);
-    let products = cx.ir.vmul(F32x4, a, b);
-    let chosen = cx.ir.vconst(lane_mask(imm >> 4, 4));
-    let p = cx.ir.vand(products, chosen);
-    let lanes = |first, step| super::shuffle::lanes(4, move |n| first + step * (n / 2));
-    let mut take = |v, bytes| cx.ir.vshuffle(v, v, u128::from_le_bytes(bytes));
-    let (even, odd) = (take(p, lanes(0, 2)), take(p, lanes(1, 2)));
-    let pairs = cx.ir.vadd(F32x4, even, odd);
-    let mut take = |v, bytes| cx.ir.vshuffle(v, v, u128::from_le_bytes(bytes));
-    let (low, high) = (take(pairs, lanes(0, 0)), take(pairs, lanes(2, 0)));
-    let sum = cx.ir.vadd(F32x4, low, high);
-    let to = cx.ir.vconst(lane_mask(imm, 4));
-    let r = cx.ir.vand(sum, to);
-    cx.set_xmm(0, r);
-}
-
-/// DPPD.
-fn dot_doubles(cx: &mut Lift<'_>) {
-    let imm = cx.imm8(2);
-    let b = cx.xmm_m128(1);
-    let a = cx.xmm(0);
-    let products = cx.ir.vmul(F64x2, a, b);
-    let chosen = cx.ir.vconst(lane_mask(imm >> 4, 8));
-    let p = cx.ir.vand(products, chosen);
-    let mut take = |n| {
-        let mask = super::shuffle::lanes(8, |_| n);
-        cx.ir.vshuffle(p, p, u128::from_le_bytes(mask))
-    };
-    let (low, high) = (take(0), take(1));
-    let sum = cx.ir.vadd(F64x2, low, high);
-    let to = cx.ir.vconst(lane_mask(imm, 8));
-    let r = cx.ir.vand(sum, to);
     cx.set_xmm(0, r);
 }
 

@@ -2,7 +2,7 @@
 
 use super::Lift;
 use iced_x86::Mnemonic;
-use metaphrase_ir::{AccessKind, Helper, Reg, Type};
+use metaphrase_ir::{AccessKind, Helper, Type};
 
 /// Lifts the instruction if it is one of this group.
 pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
@@ -14,7 +14,7 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
         }
         Stmxcsr => {
             let addr = cx.linear();
-            let v = cx.ir.getreg(Reg::Mxcsr);
+            let v = cx.ir.call(Helper::Stmxcsr, 0, &[]);
             cx.ir.store(addr, v, AccessKind::Data);
         }
         Fxsave => image(cx, Helper::Fxsave, 0),

@@ -79,6 +79,7 @@ impl Emit<'_> {
         let info = inst.op.info();
         match info.effect {
             Effect::Pure => {}
+            Effect::Float if !inst.sets_mxcsr() => {}
             Effect::Branch | Effect::Exit | Effect::MayExit => return self.control(v),
             _ => return Did::Nothing,
         }

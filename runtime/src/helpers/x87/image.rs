@@ -5,7 +5,7 @@
 use super::memory::{read_extended, write_extended};
 use super::stack::EXCEPTIONS;
 use super::{Cx, X87Reg, X87State};
-use crate::helpers::sse::MXCSR_MASK;
+use crate::helpers::sse::{MXCSR_MASK, mxcsr, set_mxcsr};
 use crate::memory::{GuestMemory, MemFault};
 
 /// The #GP vector.
@@ -194,7 +194,7 @@ fn write_fx(cx: &Cx, descriptor: u32, addr: u64) -> Result<(), MemFault> {
         ip = ip & 0xffff_ffff | u128::from(f.cs) << 32;
         dp = dp & 0xffff_ffff | u128::from(f.ds) << 32;
     }
-    let mx = u128::from(s.mxcsr) | u128::from(MXCSR_MASK) << 32;
+    let mx = u128::from(mxcsr(cx)) | u128::from(MXCSR_MASK) << 32;
     m.write(addr, header | ip << 64)?;
     m.write(addr.wrapping_add(16), dp | mx << 64)?;
     for i in 0..8u8 {
@@ -214,8 +214,8 @@ fn read_fx(cx: &Cx, descriptor: u32, addr: u64) -> Result<(), MemFault> {
     m.check(addr, 512, false)?;
     let low: u128 = m.read(addr)?;
     let high: u128 = m.read(addr.wrapping_add(16))?;
-    let mxcsr = (high >> 64) as u32;
-    if mxcsr & !MXCSR_MASK != 0 {
+    let new_mxcsr = (high >> 64) as u32;
+    if new_mxcsr & !MXCSR_MASK != 0 {
         cx.raise(GP, Some(0));
         return Ok(());
     }
@@ -240,7 +240,7 @@ fn read_fx(cx: &Cx, descriptor: u32, addr: u64) -> Result<(), MemFault> {
         );
     }
     f.tags = (low >> 32) as u8;
-    s.mxcsr = mxcsr;
+    set_mxcsr(cx, new_mxcsr);
     for n in 0..vectors(descriptor) {
         s.xmm[n] = m.read(addr.wrapping_add(160 + 16 * n as u64))?;
     }

@@ -153,12 +153,14 @@ fn fxsave_comes_back() {
     (f.tags, f.opcode, f.ip, f.dp) = (0x5a, 0x123, 0x1122_3344_5566, 0x7788_99aa_bbcc);
     let (x87, xmm, mxcsr) = (guest.state.x87, guest.state.xmm, guest.state.mxcsr);
     let state = &raw mut *guest.state;
+    let control = metaphrase_backend::sse::Control::enter(mxcsr);
     super::fxsave(&Cx { state }, 3, [0x1_0000, 0, 0]);
     super::image::init(&mut guest.state.x87);
     guest.state.xmm = [0; 16];
     guest.state.mxcsr = 0x1f80;
     guest.state.x87.regs = [X87Reg::ONE; 8];
     super::fxrstor(&Cx { state }, 3, [0x1_0000, 0, 0]);
+    control.leave(&mut guest.state.mxcsr);
     assert_eq!(guest.state.exit_reason, 0);
     assert_eq!(guest.state.x87, x87);
     assert_eq!((guest.state.xmm, guest.state.mxcsr), (xmm, mxcsr));

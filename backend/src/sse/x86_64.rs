@@ -1,0 +1,272 @@
+//! The host's MXCSR, and a stub for each operation, on x86-64.
+//!
+//! A stub takes XMM0 and XMM1, gives XMM0, and changes nothing else but MXCSR and the flags, so
+//! that compiled code can call it without saving registers. Each lies in 32 bytes of its own.
+
+use super::{FLAGS, MASKS, STARTS, index, is_sse41, portable};
+use metaphrase_ir::{SseOp, for_each_sse_op};
+use std::arch::{asm, global_asm};
+use std::ffi::{c_int, c_void};
+use std::sync::Once;
+
+/// Bytes between stubs.
+const STRIDE: usize = 32;
+
+macro_rules! stub {
+    ($name:ident Plain) => {
+        concat!(".balign 32\n", stringify!($name), " %xmm1, %xmm0\nret\n")
+    };
+    ($name:ident Imm $n:literal) => {
+        concat!(
+            ".set metaphrase_imm, 0\n.rept ",
+            $n,
+            "\n.balign 32\n",
+            stringify!($name),
+            " $metaphrase_imm, %xmm1, %xmm0\nret\n",
+            ".set metaphrase_imm, metaphrase_imm + 1\n.endr\n"
+        )
+    };
+    ($name:ident FromI32) => {
+        concat!(
+            ".balign 32\nmovd %xmm1, -8(%rsp)\n",
+            stringify!($name),
+            "l -8(%rsp), %xmm0\nret\n"
+        )
+    };
+    // The table's name ends with the size already.
+    ($name:ident FromI64) => {
+        concat!(
+            ".balign 32\nmovq %xmm1, -8(%rsp)\n",
+            stringify!($name),
+            " -8(%rsp), %xmm0\nret\n"
+        )
+    };
+    ($name:ident ToI32) => {
+        concat!(
+            ".balign 32\nmovq %rax, -8(%rsp)\n",
+            stringify!($name),
+            " %xmm1, %eax\nmovd %eax, %xmm0\nmovq -8(%rsp), %rax\nret\n"
+        )
+    };
+    ($name:ident ToI64) => {
+        concat!(
+            ".balign 32\nmovq %rax, -8(%rsp)\n",
+            stringify!($name),
+            " %xmm1, %rax\nmovq %rax, %xmm0\nmovq -8(%rsp), %rax\nret\n"
+        )
+    };
+    ($name:ident Flags) => {
+        concat!(
+            ".balign 32\n",
+            stringify!($name),
+            " %xmm1, %xmm0\npushfq\nmovq (%rsp), %xmm0\nlea 8(%rsp), %rsp\nret\n"
+        )
+    };
+}
+
+macro_rules! stubs {
+    ($($variant:ident $name:ident [$($form:tt)*];)*) => {
+        global_asm!(
+            ".pushsection .text.metaphrase_sse,\"ax\",@progbits\n",
+            ".balign 64\n.hidden metaphrase_sse_stubs\n.globl metaphrase_sse_stubs\n",
+            "metaphrase_sse_stubs:\n",
+            $(stub!($name $($form)*),)*
+            // Where a stub's exception goes on: nothing is on the stack but the return address.
+            ".balign 32\n.hidden metaphrase_sse_fault\n.globl metaphrase_sse_fault\n",
+            "metaphrase_sse_fault:\nmovl $1, %eax\nret\n",
+            ".popsection\n",
+            options(att_syntax)
+        );
+    };
+}
+
+for_each_sse_op!(stubs);
+
+unsafe extern "C" {
+    static metaphrase_sse_stubs: u8;
+    static metaphrase_sse_fault: u8;
+}
+
+/// The address of an operation's stub.
+pub fn stub(op: SseOp, imm: u8) -> usize {
+    (&raw const metaphrase_sse_stubs).addr() + index(op, imm) * STRIDE
+}
+
+fn has_sse41() -> bool {
+    std::arch::is_x86_feature_detected!("sse4.1")
+}
+
+/// Whether the host has the operation's instruction.
+pub fn has(op: SseOp) -> bool {
+    !is_sse41(op) || has_sse41()
+}
+
+/// The host's MXCSR.
+#[inline(always)]
+pub fn control() -> u32 {
+    let mut value = 0u32;
+    // SAFETY: stores four bytes to a local.
+    unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut value, options(nostack, preserves_flags)) };
+    value
+}
+
+#[inline(always)]
+fn load(value: u32) {
+    // SAFETY: the callers' values have no reserved bits; whoever unmasks exceptions has installed
+    // the handler. Code between `enter` and `leave` does its floating point here only.
+    unsafe { asm!("ldmxcsr [{}]", in(reg) &raw const value, options(nostack, preserves_flags)) };
+}
+
+/// MXCSR as Rust code has it, kept while guest code runs.
+#[derive(Debug)]
+pub struct Control {
+    host: u32,
+}
+
+impl Control {
+    /// Puts the guest's MXCSR into the host's, with every exception masked.
+    #[inline(always)]
+    pub fn enter(mxcsr: u32) -> Control {
+        let host = control();
+        load(mxcsr & 0xffff | MASKS);
+        Control { host }
+    }
+
+    /// Restores Rust's MXCSR; the guest's exception flags go to `mxcsr`.
+    #[inline(always)]
+    pub fn leave(self, mxcsr: &mut u32) {
+        let now = control();
+        load(self.host);
+        *mxcsr = *mxcsr & !FLAGS | now & FLAGS;
+    }
+}
+
+/// Between `enter` and `leave`: the exception flags as they are now.
+#[inline(always)]
+pub fn flags_now(_mxcsr: u32) -> u32 {
+    control() & FLAGS
+}
+
+/// Between `enter` and `leave`: changes rounding, DAZ, FTZ and flags.
+#[inline(always)]
+pub fn set_now(mxcsr: u32) {
+    load(mxcsr & 0xffff | MASKS);
+}
+
+/// An operation made ready to run: its stub's address or, where there is none, the top bit and
+/// its descriptor.
+#[derive(Clone, Copy, Debug)]
+pub struct Prepared(u64);
+
+impl Prepared {
+    /// Makes an operation ready.
+    pub fn new(op: SseOp, imm: u8) -> Prepared {
+        Prepared(if has(op) {
+            stub(op, imm) as u64
+        } else {
+            u64::from(op.pack(imm)) | 1 << 63
+        })
+    }
+
+    /// The word that it is.
+    pub fn to_word(self) -> u64 {
+        self.0
+    }
+
+    /// What [`Prepared::to_word`] gave.
+    ///
+    /// # Safety
+    /// It must be such a word, of this process.
+    #[inline(always)]
+    pub unsafe fn from_word(word: u64) -> Prepared {
+        Prepared(word)
+    }
+
+    /// Computes the operation under the host's MXCSR of the moment, which is the guest's.
+    #[inline(always)]
+    pub fn run(self, a: u128, b: u128, _mxcsr: &mut u32) -> u128 {
+        if self.0 >> 63 != 0 {
+            return without_stub(self.0 as u32, a, b);
+        }
+        // SAFETY: it is the address of a stub.
+        unsafe { call(self.0 as usize, a, b).0 }
+    }
+}
+
+#[cold]
+fn without_stub(descriptor: u32, a: u128, b: u128) -> u128 {
+    let Some((op, imm)) = SseOp::unpack(descriptor) else {
+        return a;
+    };
+    let mut mxcsr = control();
+    let r = portable::operate(op, imm, a, b, &mut mxcsr);
+    load(mxcsr);
+    r
+}
+
+/// Calls a stub; the second result is not 0 if it raised an exception.
+///
+/// # Safety
+/// The address must be that of a stub.
+#[inline(always)]
+unsafe fn call(stub: usize, a: u128, b: u128) -> (u128, u32) {
+    use std::arch::x86_64::__m128i;
+    let (r, faulted): (__m128i, u32);
+    // SAFETY: stubs keep every register but XMM0, and EAX if they fault. Rust gives `asm!`
+    // without `nostack` an aligned stack and no red zone in use.
+    unsafe {
+        let (a, b): (__m128i, __m128i) = (std::mem::transmute(a), std::mem::transmute(b));
+        asm!(
+            "call {stub}",
+            stub = in(reg) stub,
+            inout("xmm0") a => r,
+            in("xmm1") b,
+            inout("eax") 0u32 => faulted,
+        );
+        (std::mem::transmute::<__m128i, u128>(r), faulted)
+    }
+}
+
+/// Computes an operation under the guest's own masks; `None` if it raises #XM, whose flags are in
+/// `mxcsr` then. Like [`operate`] it is called while the host's MXCSR is the guest's.
+pub fn operate_checked(op: SseOp, imm: u8, a: u128, b: u128, mxcsr: &mut u32) -> Option<u128> {
+    if !has(op) {
+        let mut now = *mxcsr & !FLAGS | flags_now(0);
+        let r = portable::operate_checked(op, imm, a, b, &mut now);
+        *mxcsr = now;
+        set_now(now);
+        return r;
+    }
+    install();
+    let real = *mxcsr & !FLAGS | flags_now(0);
+    load(real);
+    // SAFETY: it is the operation's stub.
+    let (r, faulted) = unsafe { call(stub(op, imm), a, b) };
+    let after = control();
+    *mxcsr = after;
+    load(after & 0xffff | MASKS);
+    (faulted == 0).then_some(r)
+}
+
+/// Makes SIGFPE of a stub its result. Later calls do nothing.
+pub fn install() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| crate::host_fault::chain_float(redirect));
+}
+
+/// Goes on at the stubs' common end if the signal's instruction is in a stub.
+///
+/// # Safety
+/// `context` is the third argument of a SA_SIGINFO handler.
+unsafe fn redirect(_: c_int, context: *mut c_void) -> bool {
+    let start = (&raw const metaphrase_sse_stubs).addr();
+    let end = start + STARTS[SseOp::ALL.len()] * STRIDE;
+    // SAFETY: by the caller's promise.
+    let regs = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
+    let pc = &mut regs[libc::REG_RIP as usize];
+    let ours = (start..end).contains(&(*pc as usize));
+    if ours {
+        *pc = (&raw const metaphrase_sse_fault).addr() as i64;
+    }
+    ours
+}
