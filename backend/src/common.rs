@@ -9,6 +9,7 @@ use crate::error::BackendError;
 use crate::isa;
 use crate::layout::StateLayout;
 use crate::options::{OptLevel, Options};
+use crate::sse;
 use cranelift_codegen::Context;
 use cranelift_codegen::FinalizedMachExceptionHandler as Handler;
 use cranelift_codegen::control::ControlPlane;
@@ -18,7 +19,6 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use crate::sse;
 use metaphrase_ir::{ExitReason, Reg};
 use std::ffi::c_void;
 

@@ -126,8 +126,17 @@ impl SseOp {
         use SseOp::*;
         let single = inst.ty == Type::F32;
         let shape = match inst.op {
-            Op::VAdd | Op::VSub | Op::VMul | Op::VDiv | Op::VSqrt | Op::VMinS | Op::VMaxS
-            | Op::VFCmp | Op::VIToF | Op::VFToI | Op::VFCvt => {
+            Op::VAdd
+            | Op::VSub
+            | Op::VMul
+            | Op::VDiv
+            | Op::VSqrt
+            | Op::VMinS
+            | Op::VMaxS
+            | Op::VFCmp
+            | Op::VIToF
+            | Op::VFToI
+            | Op::VFCvt => {
                 let shape = *Shape::ALL.get(inst.imm as usize)?;
                 if shape.lane().is_int() {
                     return None;
@@ -190,10 +199,26 @@ impl Inst {
     /// Whether the op sets flags in MXCSR, so that it must neither be dropped nor moved past
     /// anything that may look at them or leave. (`fcmp` does not: an `fsignal` stands beside it.)
     pub fn sets_mxcsr(&self) -> bool {
-        let float_shape = || Shape::ALL.get(self.imm as usize).is_some_and(|s| !s.lane().is_int());
+        let float_shape = || {
+            Shape::ALL
+                .get(self.imm as usize)
+                .is_some_and(|s| !s.lane().is_int())
+        };
         match self.op {
-            Op::FAdd | Op::FSub | Op::FMul | Op::FDiv | Op::FSqrt | Op::FMin | Op::FMax
-            | Op::FSignal | Op::FCvt | Op::IToF | Op::FToI | Op::VFCmp | Op::VIToF | Op::VFToI
+            Op::FAdd
+            | Op::FSub
+            | Op::FMul
+            | Op::FDiv
+            | Op::FSqrt
+            | Op::FMin
+            | Op::FMax
+            | Op::FSignal
+            | Op::FCvt
+            | Op::IToF
+            | Op::FToI
+            | Op::VFCmp
+            | Op::VIToF
+            | Op::VFToI
             | Op::VFCvt => true,
             Op::VAdd | Op::VSub | Op::VMul | Op::VDiv | Op::VSqrt | Op::VMinS | Op::VMaxS => {
                 float_shape()

@@ -91,6 +91,7 @@ fn immediate(imm: Imm) -> &'static str {
 fn effect(e: Effect) -> &'static str {
     match e {
         Effect::Pure => "",
+        Effect::Float => "MXCSR flags",
         Effect::ReadState => "reads state",
         Effect::WriteState => "writes state",
         Effect::Load => "load",

@@ -134,9 +134,7 @@ impl Lower<'_, '_> {
                 Type::I32 | Type::I64 => self.b.ins().fcvt_from_sint(clif_type(inst.ty), a),
                 from => return Err(CompileError::Unsupported(format!("itof from {from}"))),
             },
-            Op::FToI if inst.imm == Round::Trunc as u64 => {
-                self.float_to_int(clif_type(inst.ty), a)
-            }
+            Op::FToI if inst.imm == Round::Trunc as u64 => self.float_to_int(clif_type(inst.ty), a),
             Op::FToI => {
                 let from = self.region.ty(args[0]);
                 let (op, imm) = SseOp::of(inst, from).expect("a float op");
@@ -209,8 +207,7 @@ impl Lower<'_, '_> {
         self.b.ins().select(fits, converted, indefinite)
     }
 
-    /// Calls the stub of an operation with two XMM registers; it changes no other register but
-    /// that of the result.
+    /// Calls the stub of an operation with two XMM registers, which changes none.
     pub(super) fn call_stub(
         &mut self,
         op: SseOp,
@@ -220,21 +217,22 @@ impl Lower<'_, '_> {
         result: clif::Type,
     ) -> clif::Value {
         let ty = self.b.func.dfg.value_type(a);
-        let known = self.stub_sigs.iter().find(|s| (s.0, s.1) == (ty, result));
+        let known = self.stub_sigs.iter().find(|s| s.0 == ty);
         let sig = match known {
-            Some(&(_, _, sig)) => sig,
+            Some(&(_, sig)) => sig,
             None => {
                 let mut sig = Signature::new(CallConv::PreserveAll);
-                sig.params.extend([AbiParam::new(ty), AbiParam::new(ty)]);
-                sig.returns.push(AbiParam::new(result));
+                sig.params.extend([ty, ty, types::I64].map(AbiParam::new));
                 let sig = self.b.import_signature(sig);
-                self.stub_sigs.push((ty, result, sig));
+                self.stub_sigs.push((ty, sig));
                 sig
             }
         };
         let callee = self.iconst(types::I64, stub_address(op, imm) as u64);
-        let call = self.b.ins().call_indirect(sig, callee, &[a, b]);
-        self.b.inst_results(call)[0]
+        let slots = self.unit.layout.helper_v;
+        let room = self.b.ins().iadd_imm_s(self.state, i64::from(slots));
+        self.b.ins().call_indirect(sig, callee, &[a, b, room]);
+        self.load_state(result, slots + 16)
     }
 
     /// Calls the helper for an operation on two vectors.

@@ -181,8 +181,8 @@ struct Lower<'a, 'f> {
     cc_op: Option<u32>,
     helper_sig: Option<clif::SigRef>,
     region_sig: Option<clif::SigRef>,
-    /// Signatures of stubs: operands, result.
-    stub_sigs: Vec<(clif::Type, clif::Type, clif::SigRef)>,
+    /// Signatures of stubs by their operands' type.
+    stub_sigs: Vec<(clif::Type, clif::SigRef)>,
     in_state: MemFlags,
     in_fuel: MemFlags,
     in_cache: MemFlags,

@@ -21,9 +21,9 @@ use x86_64 as host;
 use portable as host;
 
 pub use host::{Control, Prepared, flags_now, operate_checked, set_now};
+pub use portable::operate as operate_portably;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::{has, stub};
-pub use portable::operate as operate_portably;
 
 use metaphrase_ir::{SseForm, SseOp};
 

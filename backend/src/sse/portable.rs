@@ -114,9 +114,8 @@ fn compute(fp: &mut Soft, op: SseOp, imm: u8, a: u128, b: u128) -> u128 {
         let r = g(fp, f, lane(f, a, 0), lane(f, b, 0));
         low(f, a, r)
     };
-    let packed = |fp: &mut Soft, f: Format, g: Binary| {
-        lanes(f, |n| g(fp, f, lane(f, a, n), lane(f, b, n)))
-    };
+    let packed =
+        |fp: &mut Soft, f: Format, g: Binary| lanes(f, |n| g(fp, f, lane(f, a, n), lane(f, b, n)));
     let sqrt: Binary = |fp, f, _, b| fp.sqrt(f, b);
     match op {
         Addss => scalar(fp, F32, Soft::add),
@@ -178,26 +177,26 @@ fn compute(fp: &mut Soft, op: SseOp, imm: u8, a: u128, b: u128) -> u128 {
             0 | 1 => fp.convert(F64, F32, lane(F64, b, n)),
             _ => 0,
         }),
-        Cvtdq2ps => lanes(F32, |n| fp.from_int(F32, lane(F32, b, n) as i32 as i64)),
-        Cvtdq2pd => lanes(F64, |n| fp.from_int(F64, lane(F32, b, n) as i32 as i64)),
-        Cvtps2dq => lanes(F32, |n| fp.to_int(F32, lane(F32, b, n), 32, false)),
-        Cvttps2dq => lanes(F32, |n| fp.to_int(F32, lane(F32, b, n), 32, true)),
+        Cvtdq2ps => lanes(F32, |n| fp.of_int(F32, lane(F32, b, n) as i32 as i64)),
+        Cvtdq2pd => lanes(F64, |n| fp.of_int(F64, lane(F32, b, n) as i32 as i64)),
+        Cvtps2dq => lanes(F32, |n| fp.integer(F32, lane(F32, b, n), 32, false)),
+        Cvttps2dq => lanes(F32, |n| fp.integer(F32, lane(F32, b, n), 32, true)),
         Cvtpd2dq | Cvttpd2dq => lanes(F32, |n| match n {
-            0 | 1 => fp.to_int(F64, lane(F64, b, n), 32, op == Cvttpd2dq),
+            0 | 1 => fp.integer(F64, lane(F64, b, n), 32, op == Cvttpd2dq),
             _ => 0,
         }),
-        Cvtsi2ss => low(F32, a, fp.from_int(F32, b as i32 as i64)),
-        Cvtsi2ssq => low(F32, a, fp.from_int(F32, b as i64)),
-        Cvtsi2sd => low(F64, a, fp.from_int(F64, b as i32 as i64)),
-        Cvtsi2sdq => low(F64, a, fp.from_int(F64, b as i64)),
-        Cvtss2si => fp.to_int(F32, lane(F32, b, 0), 32, false).into(),
-        Cvtss2siq => fp.to_int(F32, lane(F32, b, 0), 64, false).into(),
-        Cvtsd2si => fp.to_int(F64, b as u64, 32, false).into(),
-        Cvtsd2siq => fp.to_int(F64, b as u64, 64, false).into(),
-        Cvttss2si => fp.to_int(F32, lane(F32, b, 0), 32, true).into(),
-        Cvttss2siq => fp.to_int(F32, lane(F32, b, 0), 64, true).into(),
-        Cvttsd2si => fp.to_int(F64, b as u64, 32, true).into(),
-        Cvttsd2siq => fp.to_int(F64, b as u64, 64, true).into(),
+        Cvtsi2ss => low(F32, a, fp.of_int(F32, b as i32 as i64)),
+        Cvtsi2ssq => low(F32, a, fp.of_int(F32, b as i64)),
+        Cvtsi2sd => low(F64, a, fp.of_int(F64, b as i32 as i64)),
+        Cvtsi2sdq => low(F64, a, fp.of_int(F64, b as i64)),
+        Cvtss2si => fp.integer(F32, lane(F32, b, 0), 32, false).into(),
+        Cvtss2siq => fp.integer(F32, lane(F32, b, 0), 64, false).into(),
+        Cvtsd2si => fp.integer(F64, b as u64, 32, false).into(),
+        Cvtsd2siq => fp.integer(F64, b as u64, 64, false).into(),
+        Cvttss2si => fp.integer(F32, lane(F32, b, 0), 32, true).into(),
+        Cvttss2siq => fp.integer(F32, lane(F32, b, 0), 64, true).into(),
+        Cvttsd2si => fp.integer(F64, b as u64, 32, true).into(),
+        Cvttsd2siq => fp.integer(F64, b as u64, 64, true).into(),
     }
 }
 

@@ -127,11 +127,7 @@ fn shift_round(sig: u128, shift: i32, negative: bool, rc: u32) -> (u128, bool) {
         (0, Ordering::Less, sig != 0)
     } else {
         let rest = sig & ((1 << shift) - 1);
-        (
-            sig >> shift,
-            rest.cmp(&(1 << (shift - 1))),
-            rest != 0,
-        )
+        (sig >> shift, rest.cmp(&(1 << (shift - 1))), rest != 0)
     };
     let inexact = half;
     let up = match rc {
@@ -339,7 +335,7 @@ impl Soft {
         }
         let ((ea, x), (eb, y)) = (f.unpack(a), f.unpack(b));
         let (x, y) = (u128::from(x) << 64, u128::from(y));
-        let q = x / y | u128::from(x % y != 0);
+        let q = (x / y) | u128::from(x % y != 0);
         self.round(f, negative, ea - 64 - eb, q)
     }
 
@@ -454,7 +450,7 @@ impl Soft {
     }
 
     /// From an integer.
-    pub fn from_int(&mut self, f: Format, n: i64) -> u64 {
+    pub fn of_int(&mut self, f: Format, n: i64) -> u64 {
         match n {
             0 => 0,
             _ => self.round(f, n < 0, 0, n.unsigned_abs().into()),
@@ -462,7 +458,7 @@ impl Soft {
     }
 
     /// To an integer of 32 or 64 bits, zero-extended; integer indefinite if it does not fit.
-    pub fn to_int(&mut self, f: Format, x: u64, bits: u32, truncate: bool) -> u64 {
+    pub fn integer(&mut self, f: Format, x: u64, bits: u32, truncate: bool) -> u64 {
         let x = self.operand(f, x);
         let indefinite = 1u64 << (bits - 1);
         if f.is_zero(x) {

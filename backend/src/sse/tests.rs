@@ -26,13 +26,26 @@ fn special(f64: bool) -> Vec<u64> {
         infinity | 1 << (fraction - 1) | 0x123,
         infinity | 0x77,
     ];
-    for e in [-1, 0, 1, 2, 30, 31, 32, 62, 63, 64, i64::from(fraction), -20] {
+    for e in [
+        -1,
+        0,
+        1,
+        2,
+        30,
+        31,
+        32,
+        62,
+        63,
+        64,
+        i64::from(fraction),
+        -20,
+    ] {
         all.extend([0, 1].map(|low| power(e) << fraction | low));
     }
     // One and a half, two and a half, a third.
     all.push(power(0) << fraction | 1 << (fraction - 1));
     all.push(power(1) << fraction | 1 << (fraction - 2));
-    all.push(power(-2) << fraction | (1 << fraction) / 3);
+    all.push((power(-2) << fraction) | ((1 << fraction) / 3));
     // A product of two of these is about the least normal number.
     all.push((bias / 2) << fraction | 5);
     all.push((bias / 2 + 1) << fraction);

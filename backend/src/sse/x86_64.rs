@@ -1,7 +1,8 @@
 //! The host's MXCSR, and a stub for each operation, on x86-64.
 //!
-//! A stub takes XMM0 and XMM1, gives XMM0, and changes nothing else but MXCSR and the flags, so
-//! that compiled code can call it without saving registers. Each lies in 32 bytes of its own.
+//! A stub takes `a` and `b` in XMM0 and XMM1 and in RDI the address of two vectors: the first is
+//! its own to use, the second gets the result. It changes no register but MXCSR and the flags, so
+//! that compiled code can call it without saving any. Each lies in 64 bytes of its own.
 
 use super::{FLAGS, MASKS, STARTS, index, is_sse41, portable};
 use metaphrase_ir::{SseOp, for_each_sse_op};
@@ -10,56 +11,81 @@ use std::ffi::{c_int, c_void};
 use std::sync::Once;
 
 /// Bytes between stubs.
-const STRIDE: usize = 32;
+const STRIDE: usize = 64;
+
+/// What a stub begins with.
+macro_rules! head {
+    () => {
+        ".balign 64\nmovaps %xmm0, (%rdi)\n"
+    };
+}
+
+/// What a stub ends with.
+macro_rules! tail {
+    () => {
+        "movaps %xmm0, 16(%rdi)\nmovaps (%rdi), %xmm0\nret\n"
+    };
+}
 
 macro_rules! stub {
     ($name:ident Plain) => {
-        concat!(".balign 32\n", stringify!($name), " %xmm1, %xmm0\nret\n")
+        concat!(head!(), stringify!($name), " %xmm1, %xmm0\n", tail!())
     };
     ($name:ident Imm $n:literal) => {
         concat!(
             ".set metaphrase_imm, 0\n.rept ",
             $n,
-            "\n.balign 32\n",
+            "\n",
+            head!(),
             stringify!($name),
-            " $metaphrase_imm, %xmm1, %xmm0\nret\n",
+            " $metaphrase_imm, %xmm1, %xmm0\n",
+            tail!(),
             ".set metaphrase_imm, metaphrase_imm + 1\n.endr\n"
         )
     };
     ($name:ident FromI32) => {
         concat!(
-            ".balign 32\nmovd %xmm1, -8(%rsp)\n",
+            head!(),
+            "movd %xmm1, -8(%rsp)\n",
             stringify!($name),
-            "l -8(%rsp), %xmm0\nret\n"
+            "l -8(%rsp), %xmm0\n",
+            tail!()
         )
     };
     // The table's name ends with the size already.
     ($name:ident FromI64) => {
         concat!(
-            ".balign 32\nmovq %xmm1, -8(%rsp)\n",
+            head!(),
+            "movq %xmm1, -8(%rsp)\n",
             stringify!($name),
-            " -8(%rsp), %xmm0\nret\n"
+            " -8(%rsp), %xmm0\n",
+            tail!()
         )
     };
     ($name:ident ToI32) => {
         concat!(
-            ".balign 32\nmovq %rax, -8(%rsp)\n",
+            head!(),
+            "movq %rax, -8(%rsp)\n",
             stringify!($name),
-            " %xmm1, %eax\nmovd %eax, %xmm0\nmovq -8(%rsp), %rax\nret\n"
+            " %xmm1, %eax\nmovd %eax, %xmm0\nmovq -8(%rsp), %rax\n",
+            tail!()
         )
     };
     ($name:ident ToI64) => {
         concat!(
-            ".balign 32\nmovq %rax, -8(%rsp)\n",
+            head!(),
+            "movq %rax, -8(%rsp)\n",
             stringify!($name),
-            " %xmm1, %rax\nmovq %rax, %xmm0\nmovq -8(%rsp), %rax\nret\n"
+            " %xmm1, %rax\nmovq %rax, %xmm0\nmovq -8(%rsp), %rax\n",
+            tail!()
         )
     };
     ($name:ident Flags) => {
         concat!(
-            ".balign 32\n",
+            head!(),
             stringify!($name),
-            " %xmm1, %xmm0\npushfq\nmovq (%rsp), %xmm0\nlea 8(%rsp), %rsp\nret\n"
+            " %xmm1, %xmm0\npushfq\nmovq (%rsp), %xmm0\nlea 8(%rsp), %rsp\n",
+            tail!()
         )
     };
 }
@@ -72,7 +98,7 @@ macro_rules! stubs {
             "metaphrase_sse_stubs:\n",
             $(stub!($name $($form)*),)*
             // Where a stub's exception goes on: nothing is on the stack but the return address.
-            ".balign 32\n.hidden metaphrase_sse_fault\n.globl metaphrase_sse_fault\n",
+            ".balign 64\n.hidden metaphrase_sse_fault\n.globl metaphrase_sse_fault\n",
             "metaphrase_sse_fault:\nmovl $1, %eax\nret\n",
             ".popsection\n",
             options(att_syntax)
@@ -204,6 +230,10 @@ fn without_stub(descriptor: u32, a: u128, b: u128) -> u128 {
     r
 }
 
+/// Room for a stub: what RDI points to.
+#[repr(C, align(16))]
+struct Room([u128; 2]);
+
 /// Calls a stub; the second result is not 0 if it raised an exception.
 ///
 /// # Safety
@@ -211,20 +241,22 @@ fn without_stub(descriptor: u32, a: u128, b: u128) -> u128 {
 #[inline(always)]
 unsafe fn call(stub: usize, a: u128, b: u128) -> (u128, u32) {
     use std::arch::x86_64::__m128i;
-    let (r, faulted): (__m128i, u32);
-    // SAFETY: stubs keep every register but XMM0, and EAX if they fault. Rust gives `asm!`
-    // without `nostack` an aligned stack and no red zone in use.
+    let mut room = Room([0; 2]);
+    let faulted: u32;
+    // SAFETY: stubs write the room and keep every register, but XMM0 and EAX if they fault. Rust
+    // gives `asm!` without `nostack` an aligned stack and no red zone in use.
     unsafe {
-        let (a, b): (__m128i, __m128i) = (std::mem::transmute(a), std::mem::transmute(b));
+        let [a, b] = [a, b].map(|v| std::mem::transmute::<u128, __m128i>(v));
         asm!(
             "call {stub}",
             stub = in(reg) stub,
-            inout("xmm0") a => r,
+            in("rdi") &raw mut room,
+            inout("xmm0") a => _,
             in("xmm1") b,
             inout("eax") 0u32 => faulted,
         );
-        (std::mem::transmute::<__m128i, u128>(r), faulted)
     }
+    (room.0[1], faulted)
 }
 
 /// Computes an operation under the guest's own masks; `None` if it raises #XM, whose flags are in

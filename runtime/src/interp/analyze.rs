@@ -393,7 +393,10 @@ impl<'r> Analysis<'r> {
             through == op || once(through) && self.part_of(through).is_some_and(|(of, _)| of == op);
         // Exception flags must be there when somebody may look.
         let unseen = || {
-            let (from, to) = (self.def[i].1 as usize, self.def[setreg.0 as usize].1 as usize);
+            let (from, to) = (
+                self.def[i].1 as usize,
+                self.def[setreg.0 as usize].1 as usize,
+            );
             let between = self.insts(block).get(from + 1..to).unwrap_or_default();
             !between.iter().any(|&v| self.observes(v))
         };

@@ -8,8 +8,7 @@ use super::{Program, ProgramError, float, flow, int, mem, vector};
 use crate::state::CpuState;
 use metaphrase_backend::sse::Prepared;
 use metaphrase_ir::{
-    Block, CcOp, Effects, FlagKind, GuestInsn, Helper, IntCc, Op, Reg, Region, SseOp,
-    Type, Value,
+    Block, CcOp, Effects, FlagKind, GuestInsn, Helper, IntCc, Op, Reg, Region, SseOp, Type, Value,
 };
 
 /// Predecodes a region.

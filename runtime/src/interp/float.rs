@@ -42,11 +42,7 @@ impl Slot for u128 {
 }
 
 /// `d = a op b`; the operation is the word in `imm`.
-unsafe fn float<A: Slot, R: Slot>(
-    ip: *const Ins,
-    st: *mut u8,
-    _: *mut Context<'_>,
-) -> *const Ins {
+unsafe fn float<A: Slot, R: Slot>(ip: *const Ins, st: *mut u8, _: *mut Context<'_>) -> *const Ins {
     // SAFETY: see `Handler`; the emitter made the word.
     unsafe {
         let i = &*ip;
