@@ -17,24 +17,25 @@ pub const TEMPS: usize = 4096;
 pub struct X87State {
     /// The physical registers R0 to R7: 64-bit significand, then sign and exponent.
     pub regs: [X87Reg; 8],
-    /// Control word.
+    /// Control word. (Neighbours are such that no two are read at once: a read of two fields right
+    /// after a write of one would wait for the write to reach the cache.)
     pub control: u16,
+    /// The last instruction's CS selector.
+    pub cs: u16,
     /// Status word without TOP.
     pub status: u16,
+    /// The last memory operand's segment selector.
+    pub ds: u16,
     /// TOP, 0 to 7.
     pub top: u16,
+    /// The last instruction's opcode (11 bits).
+    pub opcode: u16,
     /// One bit a physical register: 1 = in use (the abridged tag word of FXSAVE).
     pub tags: u8,
     /// Not the guest's: 1 = the portable core does the arithmetic even where the host's FPU could.
     pub portable: u8,
-    /// The last instruction's opcode (11 bits).
-    pub opcode: u16,
-    /// The last instruction's CS selector.
-    pub cs: u16,
-    /// The last memory operand's segment selector.
-    pub ds: u16,
     /// Padding.
-    pub reserved2: u16,
+    pub reserved: u16,
     /// The last non-control instruction's RIP.
     pub ip: u64,
     /// The last memory operand's address.

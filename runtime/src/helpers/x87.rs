@@ -279,7 +279,7 @@ fn test(f: &mut X87State) {
         unordered_fault(f);
         return;
     }
-    let sw = fpu::test(f, control(f), f.st(0));
+    let sw = fpu::test(control(f), f.st(0));
     f.commit(sw, C0 | C1 | C2 | C3, IE | DE);
 }
 
@@ -339,7 +339,7 @@ fn compare(f: &mut X87State, i: u8, quiet: bool, pops: u8) {
     let stopped = if f.is_empty(0) || f.is_empty(i) {
         !unordered_fault(f)
     } else {
-        let sw = fpu::compare(f, control(f), f.st(0), Source::Reg(f.st(i)), quiet);
+        let sw = fpu::compare(control(f), f.st(0), Source::Reg(f.st(i)), quiet);
         f.commit(sw, C0 | C1 | C2 | C3, IE | DE)
     };
     if !stopped {
@@ -355,7 +355,7 @@ fn compare_to_flags(f: &mut X87State, i: u8, quiet: bool, pop: bool) -> u64 {
     let (sw, stopped) = if f.is_empty(0) || f.is_empty(i) {
         (C0 | C2 | C3, !f.stack_fault(false))
     } else {
-        let sw = fpu::compare(f, control(f), f.st(0), Source::Reg(f.st(i)), quiet);
+        let sw = fpu::compare(control(f), f.st(0), Source::Reg(f.st(i)), quiet);
         (sw, f.commit(sw, 0, IE | DE))
     };
     if pop && !stopped {

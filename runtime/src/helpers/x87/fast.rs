@@ -1,5 +1,5 @@
 //! The common case of arithmetic, in either core: both operands and the result are normal numbers,
-//! and rounding is to nearest in 64 bits. A few integer instructions do that in less time than a host's x87 takes to load two registers and store one.
+//! and rounding is to nearest, in 64 or 53 bits. A few integer instructions do that in less time than a host's x87 takes to load two registers and store one.
 //!
 //! `None` sends the caller to the core.
 
@@ -12,6 +12,8 @@ use crate::state::X87Reg;
 const ROUNDING: u16 = 0xf00;
 /// To nearest, 64 bits.
 const EXTENDED: u16 = 0x300;
+/// To nearest, 53 bits.
+const DOUBLE: u16 = 0x200;
 
 /// What an operation gives.
 type Outcome = Option<(X87Reg, u16)>;
@@ -19,9 +21,11 @@ type Outcome = Option<(X87Reg, u16)>;
 /// Addition, subtraction and multiplication.
 #[inline(always)]
 pub fn arith(op: Arith, control: u16, a: X87Reg, b: Source) -> Outcome {
-    if control & ROUNDING != EXTENDED {
-        return None;
-    }
+    let double = match control & ROUNDING {
+        EXTENDED => false,
+        DOUBLE => true,
+        _ => return None,
+    };
     let b = match b {
         Source::Reg(r) => r,
         Source::F64(bits) => convert::from_f64(bits)?,
@@ -30,10 +34,10 @@ pub fn arith(op: Arith, control: u16, a: X87Reg, b: Source) -> Outcome {
         Source::I32(n) => convert::from_int(i64::from(n)),
     };
     match op {
-        Arith::Add => add(a, b),
-        Arith::Sub => add(a, negated(b)),
-        Arith::SubR => add(negated(a), b),
-        Arith::Mul => mul(a, b),
+        Arith::Add => add(double, a, b),
+        Arith::Sub => add(double, a, negated(b)),
+        Arith::SubR => add(double, negated(a), b),
+        Arith::Mul => mul(double, a, b),
         Arith::Div | Arith::DivR => None,
     }
 }
@@ -55,16 +59,22 @@ fn is_normal(a: X87Reg) -> bool {
 
 /// Rounds a significand with its top bit; the exponent may be anything.
 #[inline(always)]
-fn round(sign: u64, exponent: i64, significand: u128) -> Outcome {
+fn round(double: bool, sign: u64, exponent: i64, significand: u128) -> Outcome {
     const HALF: u64 = 1 << 63;
     let (high, low) = ((significand >> 64) as u64, significand as u64);
-    let up = low > HALF || low == HALF && high & 1 != 0;
-    let (mantissa, carry) = high.overflowing_add(u64::from(up));
+    // What is kept, its last bit, and what is dropped.
+    let (kept, unit, rest) = if double {
+        (high & !0x7ff, 0x800, high << 53 | u64::from(low != 0))
+    } else {
+        (high, 1, low)
+    };
+    let up = rest > HALF || rest == HALF && kept & unit != 0;
+    let (mantissa, carry) = kept.overflowing_add(if up { unit } else { 0 });
     let exponent = exponent + i64::from(carry);
     if !(1..0x7fff).contains(&exponent) {
         return None;
     }
-    let flags = if low == 0 { 0 } else { PE } | if up { C1 } else { 0 };
+    let flags = if rest == 0 { 0 } else { PE } | if up { C1 } else { 0 };
     let mantissa = mantissa | u64::from(carry) << 63;
     let exponent = sign | exponent as u64;
     Some((X87Reg { mantissa, exponent }, flags))
@@ -72,7 +82,7 @@ fn round(sign: u64, exponent: i64, significand: u128) -> Outcome {
 
 /// a + b.
 #[inline(always)]
-fn add(a: X87Reg, b: X87Reg) -> Outcome {
+fn add(double: bool, a: X87Reg, b: X87Reg) -> Outcome {
     if !(is_normal(a) && is_normal(b)) {
         return None;
     }
@@ -98,19 +108,24 @@ fn add(a: X87Reg, b: X87Reg) -> Outcome {
     if (a.exponent ^ b.exponent) & 0x8000 == 0 {
         let sum = x + y;
         let shift = sum.leading_zeros();
-        return round(sign, exponent + 1 - i64::from(shift), sum << shift);
+        return round(double, sign, exponent + 1 - i64::from(shift), sum << shift);
     }
     let difference = x - y;
     if difference == 0 {
         return Some((X87Reg::ZERO, 0));
     }
     let shift = difference.leading_zeros();
-    round(sign, exponent + 1 - i64::from(shift), difference << shift)
+    round(
+        double,
+        sign,
+        exponent + 1 - i64::from(shift),
+        difference << shift,
+    )
 }
 
 /// a * b.
 #[inline(always)]
-fn mul(a: X87Reg, b: X87Reg) -> Outcome {
+fn mul(double: bool, a: X87Reg, b: X87Reg) -> Outcome {
     if !(is_normal(a) && is_normal(b)) {
         return None;
     }
@@ -118,5 +133,5 @@ fn mul(a: X87Reg, b: X87Reg) -> Outcome {
     let product = u128::from(a.mantissa) * u128::from(b.mantissa);
     let shift = product.leading_zeros();
     let exponent = (a.exponent & 0x7fff) as i64 + (b.exponent & 0x7fff) as i64 - 0x3ffe;
-    round(sign, exponent - i64::from(shift), product << shift)
+    round(double, sign, exponent - i64::from(shift), product << shift)
 }

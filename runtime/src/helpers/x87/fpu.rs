@@ -1,4 +1,7 @@
 //! Which module does an operation: the host's FPU, or the portable core.
+//!
+//! Comparisons and conversions between integers and registers are always the portable core's: that
+//! takes less time than to exchange the state with the host's FPU.
 
 use super::fast;
 #[cfg(target_arch = "x86_64")]
@@ -7,6 +10,8 @@ use super::ops::{Arith, Binary, Pair, Source, Unary};
 use super::portable;
 use super::stack::PE;
 use crate::state::{X87Reg, X87State};
+
+pub use super::portable::{compare, load_bcd, store_bcd, store_int, test};
 
 macro_rules! dispatch {
     ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),*) -> $result:ty;)*) => {$(
@@ -52,22 +57,12 @@ fn arith_any(f: &X87State, op: Arith, control: u16, a: X87Reg, b: Source) -> (X8
 }
 
 dispatch! {
-    /// Compares; the status word. `quiet`: only signaling NaNs are invalid (registers only).
-    fn compare(control: u16, a: X87Reg, b: Source, quiet: bool) -> u16;
-    /// FTST: compares with 0.
-    fn test(control: u16, a: X87Reg) -> u16;
     /// Loads a binary32 or binary64.
     fn load(control: u16, source: Source) -> (X87Reg, u16);
-    /// Loads a packed decimal.
-    fn load_bcd(control: u16, bytes: [u8; 10]) -> (X87Reg, u16);
     /// Stores as binary32; nothing meaningful with an unmasked overflow or underflow.
     fn store_f32(control: u16, a: X87Reg) -> (u32, u16);
     /// Stores as binary64, likewise.
     fn store_f64(control: u16, a: X87Reg) -> (u64, u16);
-    /// Stores as an integer of 2, 4 or 8 bytes, rounded as the control word says.
-    fn store_int(control: u16, a: X87Reg, bytes: u32) -> (u64, u16);
-    /// Stores as packed decimal.
-    fn store_bcd(control: u16, a: X87Reg) -> ([u8; 10], u16);
     /// An operation on ST(0) alone: the result and the status word.
     fn unary(op: Unary, control: u16, a: X87Reg) -> (X87Reg, u16);
     /// An operation on ST(0) and ST(1): the one result and the status word.

@@ -8,6 +8,8 @@
 //! and division by zero are masked, so that an operation always gives its results; the others may
 //! be unmasked, and then the results are those of the unmasked response. An unmasked exception is
 //! cleared before the next instruction that would wait, so that nothing traps here.
+//!
+//! What `fpu` does not call is here for the tests of the portable core.
 
 use super::ops::{Arith, Binary, Pair, Source, Unary};
 use super::stack::{ES, EXCEPTIONS, PE};
@@ -134,6 +136,7 @@ pub fn arith(op: Arith, control: u16, a: X87Reg, b: Source) -> (X87Reg, u16) {
 }
 
 /// Compares; the status word. `quiet`: only signaling NaNs are invalid (registers only).
+#[cfg(test)]
 pub fn compare(control: u16, a: X87Reg, b: Source, quiet: bool) -> u16 {
     macro_rules! memory {
         ($b:ident, $line:literal) => {
@@ -156,6 +159,7 @@ pub fn compare(control: u16, a: X87Reg, b: Source, quiet: bool) -> u16 {
 }
 
 /// FTST: compares with 0.
+#[cfg(test)]
 pub fn test(control: u16, a: X87Reg) -> u16 {
     fpu!(control; ["fld tbyte ptr [{a}]", "ftst"] then ["fstp st(0)"] a = &raw const a)
 }
@@ -176,6 +180,7 @@ pub fn load(control: u16, source: Source) -> (X87Reg, u16) {
 }
 
 /// Loads a packed decimal.
+#[cfg(test)]
 pub fn load_bcd(control: u16, bytes: [u8; 10]) -> (X87Reg, u16) {
     let mut out = X87Reg::ZERO;
     let sw = fpu!(control; ["fbld tbyte ptr [{b}]"] then ["fstp tbyte ptr [{out}]"]
@@ -200,6 +205,7 @@ pub fn store_f64(control: u16, a: X87Reg) -> (u64, u16) {
 }
 
 /// Stores as an integer of 2, 4 or 8 bytes, rounded as the control word says.
+#[cfg(test)]
 pub fn store_int(control: u16, a: X87Reg, bytes: u32) -> (u64, u16) {
     let mut out = 0u64;
     let sw = match bytes {
@@ -214,6 +220,7 @@ pub fn store_int(control: u16, a: X87Reg, bytes: u32) -> (u64, u16) {
 }
 
 /// Stores as packed decimal.
+#[cfg(test)]
 pub fn store_bcd(control: u16, a: X87Reg) -> ([u8; 10], u16) {
     let mut out = [0u8; 10];
     let sw = fpu!(control; ["fld tbyte ptr [{a}]", "fbstp tbyte ptr [{out}]"] then []

@@ -58,7 +58,7 @@ pub fn instruction(cx: &Cx, op: X87Op, addr: u64, pc: u64) -> Result<(), MemFaul
         (7, 4) => {
             let mut bytes = [0; 10];
             memory.read_bytes(addr, &mut bytes)?;
-            push(f, fpu::load_bcd(f, control(f), bytes));
+            push(f, fpu::load_bcd(control(f), bytes));
         }
         (1, 2 | 3) => store_f32(f, memory, addr, reg == 3)?,
         (5, 2 | 3) => store_f64(f, memory, addr, reg == 3)?,
@@ -100,7 +100,7 @@ fn compare(f: &mut X87State, source: Source, pop: bool) {
     let stopped = if f.is_empty(0) {
         !unordered_fault(f)
     } else {
-        let sw = fpu::compare(f, control(f), f.st(0), source, false);
+        let sw = fpu::compare(control(f), f.st(0), source, false);
         f.commit(sw, C0 | C1 | C2 | C3, IE | DE)
     };
     if pop && !stopped {
@@ -222,7 +222,7 @@ fn store_bcd(f: &mut X87State, m: &GuestMemory, addr: u64) -> Result<(), MemFaul
         let indefinite = [0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff];
         return store_empty(f, true, || write_ten(m, addr, indefinite));
     };
-    let (bytes, sw) = fpu::store_bcd(f, control(f), v);
+    let (bytes, sw) = fpu::store_bcd(control(f), v);
     if refused(f, sw, IE | DE) {
         return Ok(());
     }
@@ -249,7 +249,7 @@ fn store_int(
         return store_empty(f, pop, || write(1 << (bytes * 8 - 1)));
     };
     let truncate = if reg == 1 { 0xc00 } else { 0 };
-    let (bits, sw) = fpu::store_int(f, control(f) | truncate, v, bytes);
+    let (bits, sw) = fpu::store_int(control(f) | truncate, v, bytes);
     if refused(f, sw, IE | DE) {
         return Ok(());
     }

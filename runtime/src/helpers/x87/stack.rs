@@ -132,6 +132,11 @@ impl X87State {
     /// that one is not masked. Then C1 is 0.
     #[inline(always)]
     pub(super) fn commit(&mut self, sw: u16, defined: u16, stops: u16) -> bool {
+        if sw & EXCEPTIONS & !self.status == 0 && sw & stops == 0 {
+            // Nothing new.
+            self.status = self.status & !defined | sw & defined;
+            return false;
+        }
         let unmasked = sw & stops & !self.control & EXCEPTIONS;
         let sw = if unmasked & EARLY != 0 {
             sw & !(OE | UE | PE | C1)

@@ -1,7 +1,7 @@
 //! F2XM1, FYL2X, FYL2XP1.
 
 use super::format::*;
-use super::wide::{LN_2, Wide, series};
+use super::wide::{LN_2, LOG2_E, Wide, series};
 use crate::helpers::x87::stack::{PE, ZE};
 use crate::state::X87Reg;
 
@@ -10,6 +10,13 @@ const LN: Wide = Wide {
     negative: false,
     exponent: -1,
     significand: LN_2,
+};
+
+/// 1 / ln 2.
+const PER_LN: Wide = Wide {
+    negative: false,
+    exponent: 0,
+    significand: LOG2_E,
 };
 
 /// 2^127 / (n + 1)!.
@@ -69,7 +76,7 @@ fn log2_by(t: Wide) -> Wide {
         exponent: sum.exponent + 1,
         ..sum
     };
-    twice.over(LN)
+    twice.times(PER_LN)
 }
 
 /// log2 of a positive number; `None` is 0.

@@ -63,7 +63,7 @@ pub fn constant(control: u16, n: u8) -> X87Reg {
     let (exponent, significand) = match n {
         // log2 10, log2 e, pi, log10 2, ln 2.
         1 => (1, 0xd49a_784b_cd1b_8afe_492b_f6ff_4daf_db4c),
-        2 => (0, 0xb8aa_3b29_5c17_f0bb_be87_fed0_691d_3e88),
+        2 => (0, super::wide::LOG2_E),
         3 => (1, super::wide::PI),
         4 => (-2, 0x9a20_9a84_fbcf_f798_8f89_59ac_0b7c_9178),
         5 => (-1, super::wide::LN_2),

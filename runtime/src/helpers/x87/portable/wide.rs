@@ -9,6 +9,8 @@ use crate::helpers::x87::stack::{PE, UE};
 
 /// pi / 2, as the significand of a number with exponent 0, to 128 bits.
 pub const PI: u128 = 0xc90f_daa2_2168_c234_c4c6_628b_80dc_1cd1;
+/// log2 e * 2^127.
+pub const LOG2_E: u128 = 0xb8aa_3b29_5c17_f0bb_be87_fed0_691d_3e88;
 /// ln 2 * 2^128.
 pub const LN_2: u128 = 0xb172_17f7_d1cf_79ab_c9e3_b398_03f2_f6af;
 
@@ -77,19 +79,20 @@ impl Wide {
 
     /// The quotient, to about 120 bits.
     pub fn over(self, b: Wide) -> Wide {
-        let (mut rest, divisor) = (self.significand >> 1, b.significand >> 1);
-        let mut quotient = 0u128;
-        for _ in 0..122 {
-            quotient <<= 1;
-            if rest >= divisor {
-                rest -= divisor;
-                quotient |= 1;
-            }
-            rest <<= 1;
-        }
+        let d = b.significand;
+        // 1/d in units of 2^-128, from the top half of d; then one step of Newton's.
+        let rough = (u128::MAX / (d >> 64)) << 63;
+        let product = high(d, rough);
+        const ONE: u128 = 1 << 127;
+        let correction = high(rough, product.abs_diff(ONE) << 1);
+        let reciprocal = if product < ONE {
+            rough.saturating_add(correction)
+        } else {
+            rough - correction
+        };
         let negative = self.negative != b.negative;
-        // The first bit has the weight 1: it is number 121.
-        Wide::new(negative, self.exponent - b.exponent + 127 - 121, quotient)
+        let quotient = high(self.significand, reciprocal);
+        Wide::new(negative, self.exponent - b.exponent, quotient)
     }
 
     /// The sum, unless it is 0.
