@@ -1,11 +1,11 @@
-//! Every x87 encoding against the host's FPU, in both engines, in 32 and 64-bit code, and with the
+//! Every x87 encoding against the host's FPU, in both engines, in code of every size, and with the
 //! portable core as well as with the host's FPU for the arithmetic.
 //!
 //! A small program loads a random state with FRSTOR, runs the instruction, and stores the state
-//! with FNSAVE. It runs natively and in the engines; all of both states must agree, bit for bit,
-//! but for the last bit and C1 of what the portable core computes of transcendental functions.
-//! Condition codes that the manual leaves undefined are those of the CPU that the x87 helper was
-//! written on (AMD Zen).
+//! with FNSAVE. It runs natively in 64-bit code, and in the engines; all of both states must agree,
+//! bit for bit, but for the last bit and C1 of what the portable core computes of transcendental
+//! functions. Condition codes that the manual leaves undefined are those of the CPU that the x87
+//! helper was written on (AMD Zen).
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 mod host;
@@ -144,6 +144,28 @@ fn program(insn: &[u8], end: u8) -> Vec<u8> {
     code
 }
 
+/// The same for 16-bit code, with prefixes for 32-bit addresses and, where it matters, operands.
+fn program16(encoding: &Encoding) -> Vec<u8> {
+    let mut code = vec![0x66, 0x67, 0xdd, 0x27, 0x66, 0x67, 0xff, 0x31, 0x66, 0x9d];
+    let (short, insn) = match encoding.bytes.strip_prefix(&[0x66]) {
+        Some(insn) => (true, insn),
+        None => (false, &encoding.bytes[..]),
+    };
+    if encoding.memory.is_some() {
+        code.push(0x67);
+    }
+    if matches!(encoding.memory, Some((1 | 5, 4 | 6))) && !short {
+        code.push(0x66);
+    }
+    code.extend_from_slice(insn);
+    code.extend_from_slice(&[0x66, 0x9c, 0x66, 0x67, 0x8f, 0x01]);
+    code.extend_from_slice(&[0x66, 0x67, 0x89, 0x41, 0x08, 0x66, 0x67, 0xdd, 0x32, 0xcc]);
+    code
+}
+
+/// How much further into [`program16`] the instruction is than into [`program`].
+const LATER16: u64 = 5;
+
 /// A page of native code.
 struct Native(*mut u8);
 
@@ -220,8 +242,12 @@ fn emulate(engine: &mut Engine, before: &World, mode: Mode) -> World {
         (1, WORDS),
         (4, STACK),
     ];
+    let (data, stack) = match mode {
+        Mode::M16 => (DS16_BASE, SS16_BASE),
+        _ => (0, 0),
+    };
     for (n, v) in registers {
-        state.gpr[n] = v;
+        state.gpr[n] = v - if n == 4 { stack } else { data };
     }
     state.set_rflags(0x202);
     state.rip = mode.ip(CODE_AT);
@@ -369,7 +395,7 @@ fn show(world: &World) -> String {
 fn every_encoding_does_what_the_host_does() {
     let native = Native::new();
     let mut engines: Vec<(Mode, Kind, X87Core, Engine)> = Vec::new();
-    for mode in [Mode::M64, Mode::M32] {
+    for mode in Mode::ALL {
         for kind in Kind::SINGLE {
             for core in [X87Core::Host, X87Core::Portable] {
                 let options = Options {
@@ -387,8 +413,12 @@ fn every_encoding_does_what_the_host_does() {
     // A guard for the generator.
     assert!(encodings.len() > 380, "{}", encodings.len());
     for encoding in encodings {
-        for (.., engine) in &mut engines {
-            engine.load(CODE_AT, &program(&encoding.bytes, 0xcc));
+        for (mode, .., engine) in &mut engines {
+            let code = match mode {
+                Mode::M16 => program16(&encoding),
+                _ => program(&encoding.bytes, 0xcc),
+            };
+            engine.load(CODE_AT, &code);
         }
         let mut failed = 0;
         let cases = if encoding.memory.is_some() {
@@ -421,9 +451,13 @@ fn every_encoding_does_what_the_host_does() {
             for (mode, kind, core, engine) in &mut engines {
                 let mut got = emulate(engine, &before, *mode);
                 let selectors = engine.vcpu.state.seg_sel;
+                let (later, data) = match mode {
+                    Mode::M16 => (LATER16, DS16_BASE),
+                    _ => (0, 0),
+                };
                 let place = Place {
-                    code: mode.ip(CODE_AT),
-                    operand: OPERAND,
+                    code: mode.ip(CODE_AT) + later,
+                    operand: OPERAND - data,
                     cs: selectors[1],
                     ds: selectors[3],
                 };
@@ -486,6 +520,119 @@ fn an_unmasked_exception_comes_with_the_next_waiting_instruction() {
             let state = &engine.vcpu.state;
             assert_eq!(state.rip, mode.ip(CODE_AT) + 10, "at FNOP");
             assert_eq!(state.gpr[0] & 0x80ff, 0x8084, "B, ES and ZE");
+        }
+    }
+}
+
+/// An FXSAVE image at the alignment that it needs.
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
+struct FxImage([u8; 512]);
+
+/// A random image; also of a pending exception.
+fn random_fx_image(rng: &mut Rng) -> FxImage {
+    let mut image = [0; 512];
+    for word in image.chunks_mut(8) {
+        word.copy_from_slice(&rng.u64().to_le_bytes());
+    }
+    // MXCSR without the reserved bits.
+    image[26..28].fill(0);
+    // Pointers of 47 bits, which are canonical in every CPU: one that is not does not come back.
+    for high in [13, 21] {
+        image[high] &= 0x7f;
+        image[high + 1..high + 3].fill(0);
+    }
+    for register in image[32..160].chunks_mut(16) {
+        let (mantissa, exponent) = extended(rng);
+        register[..8].copy_from_slice(&mantissa.to_le_bytes());
+        register[8..10].copy_from_slice(&exponent.to_le_bytes());
+    }
+    FxImage(image)
+}
+
+/// Blanks what a host may keep otherwise: the mask of MXCSR, and the pointers unless an exception
+/// is pending (AMD's CPUs store them only then).
+fn blank_fx(image: &mut FxImage, pointers: bool) {
+    image.0[28..32].fill(0);
+    let pending = image.0[2] & 0x80 != 0;
+    if !(pointers && pending) {
+        image.0[6..24].fill(0);
+    }
+}
+
+#[test]
+fn fxsave_and_fxrstor_do_what_the_host_does() {
+    let native = Native::new();
+    let pointers = host_keeps_pointers();
+    let mut rng = Rng::new(512);
+    // FXRSTOR [RDI]; FXSAVE [RSI], or the forms with REX.W; LDMXCSR [RCX]; FNINIT.
+    let code = |wide: bool, end: u8| {
+        let mut code = Vec::new();
+        for insn in [[0x0f, 0xae, 0x0f], [0x0f, 0xae, 0x06]] {
+            code.extend(wide.then_some(0x48));
+            code.extend(insn);
+        }
+        code.extend([0x0f, 0xae, 0x11, 0xdb, 0xe3, end]);
+        code
+    };
+    for (mode, wide) in [(Mode::M64, false), (Mode::M64, true), (Mode::M32, false)] {
+        let mut engines = Kind::SINGLE.map(|kind| (kind, Engine::new(kind, mode)));
+        for (_, engine) in &mut engines {
+            engine.load(CODE_AT, &code(wide, 0xcc));
+        }
+        for _ in 0..CASES.0 {
+            let (from, filler) = (random_fx_image(&mut rng), random_fx_image(&mut rng));
+            let run = || {
+                let mut out = filler;
+                let mxcsr = 0x1f80u32;
+                let code = code(wide, 0xc3);
+                // SAFETY: the page is writable and executable; the code accesses the images and the
+                // word, and leaves the FPU and MXCSR as a function may.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(code.as_ptr(), native.0, code.len());
+                    let f: extern "sysv64" fn(*const FxImage, *mut FxImage, u64, *const u32) =
+                        std::mem::transmute(native.0);
+                    f(&from, &mut out, 0, &mxcsr);
+                }
+                if mode == Mode::M32 {
+                    // XMM8 to XMM15 are not there.
+                    out.0[288..416].copy_from_slice(&filler.0[288..416]);
+                }
+                blank_fx(&mut out, pointers);
+                out
+            };
+            let (mut previous, mut want) = (run(), run());
+            while previous.0 != want.0 {
+                previous = std::mem::replace(&mut want, run());
+            }
+            for (kind, engine) in &mut engines {
+                let memory = &engine.vcpu.env.memory;
+                memory.write_bytes(BEFORE, &from.0).expect("data");
+                memory.write_bytes(OPERAND, &filler.0).expect("data");
+                let mxcsr = 0x1f80u32.to_le_bytes();
+                memory.write_bytes(WORDS, &mxcsr).expect("data");
+                let state = &mut engine.vcpu.state;
+                (state.gpr[7], state.gpr[6], state.gpr[1]) = (BEFORE, OPERAND, WORDS);
+                state.rip = mode.ip(CODE_AT);
+                let stop = engine.go(100);
+                assert!(
+                    matches!(stop, Stop::Exception(e) if e.vector == 3),
+                    "{stop:?}"
+                );
+                let mut got = FxImage([0; 512]);
+                let memory = &engine.vcpu.env.memory;
+                memory.read_bytes(OPERAND, &mut got.0).expect("data");
+                blank_fx(&mut got, pointers);
+                let differ: Vec<usize> = (0..512).filter(|&n| got.0[n] != want.0[n]).collect();
+                assert!(
+                    differ.is_empty(),
+                    "{mode:?} {} wide {wide}: bytes {differ:?}\nfrom {:02x?}\nhost {:02x?}\nours {:02x?}",
+                    kind.name(),
+                    &from.0[..32],
+                    &want.0[..32],
+                    &got.0[..32]
+                );
+            }
         }
     }
 }

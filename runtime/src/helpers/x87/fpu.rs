@@ -8,6 +8,7 @@ use super::fast;
 use super::host_x86_64;
 use super::ops::{Arith, Binary, Pair, Source, Unary};
 use super::portable;
+#[cfg(target_arch = "x86_64")]
 use super::stack::PE;
 use crate::state::{X87Reg, X87State};
 
