@@ -96,6 +96,26 @@ fn statistics_as_json_hold_the_counters() {
 }
 
 #[test]
+fn a_guest_that_closes_its_standard_error_does_not_close_ours() {
+    let scratch = Scratch::new();
+    let path = scratch.guest(|a| {
+        a.mov(edi, 2)?;
+        a.mov(eax, 3)?; // close
+        a.syscall()?;
+        exit(a, 0)
+    });
+    let out = metaphrase(&["user", "--stats", "-d", "syscall", &path]);
+    assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
+    let text = stderr(&out);
+    assert!(
+        text.contains("exit") && text.contains("system calls"),
+        "{text}"
+    );
+    let out = metaphrase(&["verify", &path]);
+    assert!(stderr(&out).contains("blocks agree"), "{}", stderr(&out));
+}
+
+#[test]
 fn dump_shows_every_stage() {
     let out = metaphrase(&["dump", "--bytes", "48 01 d8 c3"]);
     assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));

@@ -1,6 +1,6 @@
 //! Logs: what `-d` selects, through `tracing`, to standard error or the file of `-D`.
 
-use super::{Failure, disasm};
+use super::{Failure, disasm, messages};
 use metaphrase_backend::jump_hash;
 use metaphrase_frontend::{Lifted, Limits, Mode, SensitivePolicy, lift_region};
 use metaphrase_runtime::{CpuState, GuestMemory, Observer, Stop, Vcpu};
@@ -44,6 +44,7 @@ pub fn start(items: &[String], file: Option<&Path>) -> Result<Log, Failure> {
         }
     }
     let mut log = Log::default();
+    log.fds.extend(messages::set_aside());
     let writer = match file {
         Some(path) => {
             let file = File::create(path).map_err(|error| Failure {
@@ -54,7 +55,7 @@ pub fn start(items: &[String], file: Option<&Path>) -> Result<Log, Failure> {
             log.fds.push(file.as_raw_fd());
             BoxMakeWriter::new(Mutex::new(file))
         }
-        None => BoxMakeWriter::new(std::io::stderr),
+        None => BoxMakeWriter::new(|| messages::Stderr),
     };
     let mut filter = Targets::new().with_default(LevelFilter::WARN);
     for item in items {

@@ -6,12 +6,14 @@ mod demo;
 mod disasm;
 mod dump;
 mod logs;
+mod messages;
 mod report;
 mod user;
 mod verify;
 
 use args::{Cli, Command};
 use clap::Parser;
+use messages::say;
 use std::ffi::OsString;
 
 /// Exit codes of metaphrase itself. A guest that ends passes on its own status.
@@ -87,9 +89,9 @@ pub fn main(args: Vec<OsString>) -> i32 {
 
 /// Prints a failure; its exit code.
 fn report(failure: &Failure) -> i32 {
-    eprintln!("metaphrase: {}", failure.message);
+    say!("metaphrase: {}", failure.message);
     if let Some(hint) = &failure.hint {
-        eprintln!("  hint: {hint}");
+        say!("  hint: {hint}");
     }
     failure.code
 }

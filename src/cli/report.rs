@@ -1,5 +1,6 @@
 //! The engine's counters for people.
 
+use super::messages::say;
 use metaphrase_runtime::Stats;
 use std::fmt::Write;
 
@@ -73,10 +74,10 @@ pub fn text(s: &Stats) -> String {
 pub fn print(stats: &Stats, json: bool) {
     if json {
         match serde_json::to_string_pretty(stats) {
-            Ok(text) => eprintln!("{text}"),
-            Err(error) => eprintln!("metaphrase: cannot write the counters: {error}"),
+            Ok(text) => say!("{text}"),
+            Err(error) => say!("metaphrase: cannot write the counters: {error}"),
         }
     } else {
-        eprint!("{}", text(stats));
+        say!("{}", text(stats).trim_end());
     }
 }

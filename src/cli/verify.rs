@@ -2,6 +2,7 @@
 //! against compiled code, and shows the first block on which they differ.
 
 use super::args::VerifyArgs;
+use super::messages::say;
 use super::{Failure, disasm, exit, logs, report, user};
 use metaphrase_frontend::{SensitivePolicy, lift_region};
 use metaphrase_runtime::Vcpu;
@@ -29,7 +30,7 @@ pub fn run(mut args: VerifyArgs) -> Result<i32, Failure> {
             }
         };
         if let Some(end) = process.handle(&mut vcpu, stop).map_err(Failure::internal)? {
-            eprintln!(
+            say!(
                 "metaphrase: {} blocks agree in both engines",
                 lockstep.blocks
             );
@@ -47,38 +48,43 @@ pub fn run(mut args: VerifyArgs) -> Result<i32, Failure> {
 
 /// Shows a difference with everything that helps to find its cause.
 fn show(vcpu: &Vcpu, m: &Mismatch) {
-    eprintln!(
+    say!(
         "metaphrase: the engines differ in the block at {:#x}, after {} blocks that agree\n",
-        m.pc, m.blocks
+        m.pc,
+        m.blocks
     );
-    eprintln!("state before:\n{}\n", m.before);
+    say!("state before:\n{}\n", m.before);
     let leave = |name: &str, o: &Outcome| {
-        eprintln!(
+        say!(
             "{name} left by {:?} (details {:#x}):\n{}\n",
-            o.reason, o.info, o.state
+            o.reason,
+            o.info,
+            o.state
         );
     };
     leave("the interpreter", &m.interpreted);
     leave("compiled code", &m.compiled);
-    eprintln!(
+    say!(
         "{:<10} {:>34} {:>34}",
-        "differing", "interpreter", "compiled"
+        "differing",
+        "interpreter",
+        "compiled"
     );
     for (name, a, b) in m.interpreted.state.differences(&m.compiled.state) {
-        eprintln!("{name:<10} {a:>34} {b:>34}");
+        say!("{name:<10} {a:>34} {b:>34}");
     }
     for (addr, a, b) in &m.memory {
-        eprintln!("[{addr:#x}] {a:>#34x} {b:>#34x}");
+        say!("[{addr:#x}] {a:>#34x} {b:>#34x}");
     }
     let options = vcpu.options();
     let (memory, policy) = (&vcpu.env.memory, SensitivePolicy::default());
     if let Ok(mut lifted) = lift_region(m.pc, vcpu.mode, memory, options.block_limits, &policy) {
-        eprintln!("\nguest code:\n{}", logs::guest_listing(memory, &lifted));
-        eprintln!("IR before the passes, as interpreted:\n{}", lifted.region);
+        say!("\nguest code:\n{}", logs::guest_listing(memory, &lifted));
+        say!("IR before the passes, as interpreted:\n{}", lifted.region);
         match metaphrase_ir::passes::run(&mut lifted.region, &options.passes) {
-            Ok(()) => eprintln!("IR after the passes, as compiled:\n{}", lifted.region),
-            Err(error) => eprintln!("the passes leave invalid IR: {error}"),
+            Ok(()) => say!("IR after the passes, as compiled:\n{}", lifted.region),
+            Err(error) => say!("the passes leave invalid IR: {error}"),
         }
     }
-    eprintln!("host code:\n{}", disasm::host(m.host.0, &m.host.1));
+    say!("host code:\n{}", disasm::host(m.host.0, &m.host.1));
 }
