@@ -42,6 +42,7 @@ fn control(f: &X87State) -> u16 {
 }
 
 /// One x87 instruction.
+#[inline(always)]
 pub(super) fn x87(cx: &Cx, descriptor: u32, [a, pc, _]: [u64; 3]) -> u64 {
     let op = X87Op::unpack(descriptor);
     let f = &mut cx.state().x87;
@@ -63,7 +64,7 @@ pub(super) fn x87(cx: &Cx, descriptor: u32, [a, pc, _]: [u64; 3]) -> u64 {
     }
     if !is_control(op) {
         let cs = cx.state().seg_sel[1];
-        f.opcode = u16::from(op.escape) << 8 | u16::from(op.modrm);
+        f.opcode = descriptor as u16 & 0x7ff;
         (f.ip, f.cs) = (pc, cs);
     }
     registers(f, op, a)
@@ -150,6 +151,7 @@ fn arith_of(reg: u8) -> Arith {
 }
 
 /// D8, and the comparisons by other opcodes: ST(0) := ST(0) op ST(i).
+#[inline(never)]
 fn arithmetic(f: &mut X87State, reg: u8, i: u8) {
     if matches!(reg, 2 | 3) {
         return compare(f, i, false, reg & 1);
@@ -168,6 +170,7 @@ fn arithmetic(f: &mut X87State, reg: u8, i: u8) {
 
 /// DC, DE: ST(i) := ST(i) op ST(0), and pop. The reversed operations have each other's opcodes
 /// here.
+#[inline(never)]
 fn arithmetic_to(f: &mut X87State, reg: u8, i: u8, pop: bool) {
     let reg = if reg >= 4 { reg ^ 1 } else { reg };
     if f.is_empty(0) || f.is_empty(i) {
@@ -199,6 +202,7 @@ fn push_checked(f: &mut X87State, v: X87Reg) {
 }
 
 /// FLD ST(i).
+#[inline(never)]
 fn load_register(f: &mut X87State, i: u8) {
     if f.is_empty(i) {
         if f.stack_fault(false) {
@@ -210,6 +214,7 @@ fn load_register(f: &mut X87State, i: u8) {
 }
 
 /// FXCH ST(i).
+#[inline(never)]
 fn exchange(f: &mut X87State, i: u8) {
     let (mut a, mut b) = (f.st(0), f.st(i));
     if f.is_empty(0) || f.is_empty(i) {
@@ -230,6 +235,7 @@ fn exchange(f: &mut X87State, i: u8) {
 }
 
 /// FST, FSTP ST(i).
+#[inline(never)]
 fn store_register(f: &mut X87State, i: u8, pop: bool) {
     let v = if f.is_empty(0) {
         if !f.stack_fault(false) {
@@ -247,6 +253,7 @@ fn store_register(f: &mut X87State, i: u8, pop: bool) {
 }
 
 /// FSTP ST(i) by opcode D9 D8: from an empty register it only pops.
+#[inline(never)]
 fn store_unchecked(f: &mut X87State, i: u8) {
     f.conditions(C1, 0);
     if !f.is_empty(0) {
@@ -314,6 +321,7 @@ fn constant(f: &mut X87State, n: u8) {
 }
 
 /// FCMOVcc.
+#[inline(never)]
 fn conditional_move(f: &mut X87State, i: u8, holds: bool) {
     if f.is_empty(0) || f.is_empty(i) {
         if f.stack_fault(false) {
@@ -335,6 +343,7 @@ fn unordered_fault(f: &mut X87State) -> bool {
 }
 
 /// FCOM, FUCOM and their popping forms: ST(0) against ST(i), then `pops` pops.
+#[inline(never)]
 fn compare(f: &mut X87State, i: u8, quiet: bool, pops: u8) {
     let stopped = if f.is_empty(0) || f.is_empty(i) {
         !unordered_fault(f)

@@ -78,7 +78,7 @@ pub fn instruction(cx: &Cx, op: X87Op, addr: u64, pc: u64) -> Result<(), MemFaul
 }
 
 /// FADD and its kin with an operand in memory; FCOM, FCOMP.
-#[inline(always)]
+#[inline(never)]
 fn arithmetic(f: &mut X87State, reg: u8, source: Source) {
     if matches!(reg, 2 | 3) {
         return compare(f, source, reg == 3);
@@ -96,6 +96,7 @@ fn arithmetic(f: &mut X87State, reg: u8, source: Source) {
 }
 
 /// FCOM, FCOMP, FICOM, FICOMP.
+#[inline(never)]
 fn compare(f: &mut X87State, source: Source, pop: bool) {
     let stopped = if f.is_empty(0) {
         !unordered_fault(f)
@@ -121,7 +122,7 @@ fn push(f: &mut X87State, (v, sw): Loaded) {
 }
 
 /// FLD m32, FLD m64.
-#[inline(always)]
+#[inline(never)]
 fn load_real(f: &mut X87State, source: Source) {
     let fast = match source {
         Source::F64(bits) => convert::from_f64(bits),
@@ -173,6 +174,7 @@ fn store_empty(
 }
 
 /// FST, FSTP m32.
+#[inline(never)]
 fn store_f32(f: &mut X87State, m: &GuestMemory, addr: u64, pop: bool) -> Result<(), MemFault> {
     let Some(v) = top(f) else {
         return store_empty(f, pop, || m.write(addr, 0xffc0_0000u32));
@@ -190,6 +192,7 @@ fn store_f32(f: &mut X87State, m: &GuestMemory, addr: u64, pop: bool) -> Result<
 }
 
 /// FST, FSTP m64.
+#[inline(never)]
 fn store_f64(f: &mut X87State, m: &GuestMemory, addr: u64, pop: bool) -> Result<(), MemFault> {
     let Some(v) = top(f) else {
         return store_empty(f, pop, || m.write(addr, 0xfff8_0000_0000_0000u64));
@@ -217,6 +220,7 @@ fn store_extended(f: &mut X87State, m: &GuestMemory, addr: u64) -> Result<(), Me
 }
 
 /// FBSTP.
+#[inline(never)]
 fn store_bcd(f: &mut X87State, m: &GuestMemory, addr: u64) -> Result<(), MemFault> {
     let Some(v) = top(f) else {
         let indefinite = [0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff];
@@ -232,6 +236,7 @@ fn store_bcd(f: &mut X87State, m: &GuestMemory, addr: u64) -> Result<(), MemFaul
 }
 
 /// FISTTP (reg 1), FIST (2), FISTP (3 and 7).
+#[inline(never)]
 fn store_int(
     f: &mut X87State,
     m: &GuestMemory,
