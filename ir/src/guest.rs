@@ -88,6 +88,22 @@ guest_regs! {
     Xmm13 "xmm13" V128 "SSE register 13.";
     Xmm14 "xmm14" V128 "SSE register 14.";
     Xmm15 "xmm15" V128 "SSE register 15.";
+    YmmHi0 "ymm0h" V128 "Bits 128 to 255 of YMM0.";
+    YmmHi1 "ymm1h" V128 "Bits 128 to 255 of YMM1.";
+    YmmHi2 "ymm2h" V128 "Bits 128 to 255 of YMM2.";
+    YmmHi3 "ymm3h" V128 "Bits 128 to 255 of YMM3.";
+    YmmHi4 "ymm4h" V128 "Bits 128 to 255 of YMM4.";
+    YmmHi5 "ymm5h" V128 "Bits 128 to 255 of YMM5.";
+    YmmHi6 "ymm6h" V128 "Bits 128 to 255 of YMM6.";
+    YmmHi7 "ymm7h" V128 "Bits 128 to 255 of YMM7.";
+    YmmHi8 "ymm8h" V128 "Bits 128 to 255 of YMM8.";
+    YmmHi9 "ymm9h" V128 "Bits 128 to 255 of YMM9.";
+    YmmHi10 "ymm10h" V128 "Bits 128 to 255 of YMM10.";
+    YmmHi11 "ymm11h" V128 "Bits 128 to 255 of YMM11.";
+    YmmHi12 "ymm12h" V128 "Bits 128 to 255 of YMM12.";
+    YmmHi13 "ymm13h" V128 "Bits 128 to 255 of YMM13.";
+    YmmHi14 "ymm14h" V128 "Bits 128 to 255 of YMM14.";
+    YmmHi15 "ymm15h" V128 "Bits 128 to 255 of YMM15.";
     Mm0 "mm0" I64 "MMX register 0: the significand of physical x87 register 0.";
     Mm1 "mm1" I64 "MMX register 1: the significand of physical x87 register 1.";
     Mm2 "mm2" I64 "MMX register 2: the significand of physical x87 register 2.";
@@ -103,7 +119,23 @@ guest_regs! {
     CcC "cc_c" I64 "The flag record's third operand.";
 }
 
+/// A set of guest registers, one bit each by their number; see [`Reg::bit`]. The top bit is free for
+/// what goes along with them.
+pub type RegMask = u128;
+
+const _: () = assert!(Reg::COUNT < RegMask::BITS as usize);
+
 impl Reg {
+    /// The set of this register alone.
+    pub const fn bit(self) -> RegMask {
+        1 << self as u32
+    }
+
+    /// The registers of a class.
+    pub const fn of_class(class: RegClass) -> RegMask {
+        CLASSES[class as usize]
+    }
+
     /// General register `n`, 0 to 15, in the encoding's order (RAX, RCX, RDX, RBX, RSP, …).
     pub const fn gpr(n: usize) -> Reg {
         assert!(n < 16);
@@ -114,6 +146,12 @@ impl Reg {
     pub const fn xmm(n: usize) -> Reg {
         assert!(n < 16);
         Reg::ALL[Reg::Xmm0 as usize + n]
+    }
+
+    /// The upper half of YMM register `n`, 0 to 15.
+    pub const fn ymm_hi(n: usize) -> Reg {
+        assert!(n < 16);
+        Reg::ALL[Reg::YmmHi0 as usize + n]
     }
 
     /// MMX register `n`, 0 to 7.
@@ -131,7 +169,7 @@ impl Reg {
             RegClass::Segment
         } else if n <= Reg::SysFlags as u8 {
             RegClass::Control
-        } else if n <= Reg::Xmm15 as u8 {
+        } else if n <= Reg::YmmHi15 as u8 {
             RegClass::Sse
         } else if n <= Reg::Mm7 as u8 {
             RegClass::Mmx
@@ -152,7 +190,7 @@ pub enum RegClass {
     Segment,
     /// DF and the system flags.
     Control,
-    /// MXCSR and XMM0 to XMM15.
+    /// MXCSR, XMM0 to XMM15 and the upper halves of YMM0 to YMM15.
     Sse,
     /// MM0 to MM7, which every opaque helper reads and writes: they are part of the x87 registers.
     Mmx,
@@ -161,6 +199,17 @@ pub enum RegClass {
     /// The record of the arithmetic flags.
     Flags,
 }
+
+/// By [`RegClass`].
+const CLASSES: [RegMask; 7] = {
+    let (mut sets, mut n) = ([0; 7], 0);
+    while n < Reg::COUNT {
+        let r = Reg::ALL[n];
+        sets[r.class() as usize] |= r.bit();
+        n += 1;
+    }
+    sets
+};
 
 impl fmt::Display for Reg {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

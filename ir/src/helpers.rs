@@ -152,6 +152,7 @@ helpers! {
 
     // Vectors.
     VecOp vec_op [V128 V128] V128 [] "A rare vector operation of a and b; descriptor: a packed `VecOp`.";
+    Sha256Rnds2 sha256_rnds2 [V128 V128 V128] V128 [] "SHA256RNDS2 of a and b, c being the implicit operand.";
     PcmpStr pcmp_str [V128 V128 I64] I64 [] "PCMPxSTRx of a and b with c their lengths (bits 0 to 7, 8 to 15); descriptor: the immediate, and bit 8 for implicit lengths. The result has the mask in bits 0 to 15, the index in bits 16 to 31 and the flags in the upper half.";
 
     // Segments in user mode.

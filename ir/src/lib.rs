@@ -33,7 +33,7 @@ pub mod verify;
 pub use builder::Builder;
 pub use exit::ExitReason;
 pub use flags::{CcOp, Cond, FlagKind};
-pub use guest::{Reg, RegClass};
+pub use guest::{Reg, RegClass, RegMask};
 pub use helpers::{Effects, Helper, StringKind, StringOp, X87Op};
 pub use ops::{
     AccessKind, Class, Effect, FloatCc, Imm, IntCc, Op, OpInfo, RmwOp, Round, SyscallKind,

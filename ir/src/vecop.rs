@@ -32,6 +32,19 @@ vec_ops! {
     Phminposuw "PHMINPOSUW of b.";
     Pmuldq "PMULDQ.";
     SignExtend "Lanes of b extended with their sign; immediate: their bytes, and those of the results shifted left by 4.";
+    Aesenc "AESENC: state a, round key b.";
+    Aesenclast "AESENCLAST.";
+    Aesdec "AESDEC.";
+    Aesdeclast "AESDECLAST.";
+    Aesimc "AESIMC of b.";
+    Aeskeygenassist "AESKEYGENASSIST of b.";
+    Pclmulqdq "PCLMULQDQ.";
+    Sha1rnds4 "SHA1RNDS4.";
+    Sha1nexte "SHA1NEXTE.";
+    Sha1msg1 "SHA1MSG1.";
+    Sha1msg2 "SHA1MSG2.";
+    Sha256msg1 "SHA256MSG1.";
+    Sha256msg2 "SHA256MSG2.";
     ExpandMask "Bits of b to all ones in lanes; immediate: the lanes' bytes.";
 }
 

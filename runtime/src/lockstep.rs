@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub mxcsr: u32,
     /// XMM0 to XMM15.
     pub xmm: [u128; 16],
+    /// The upper halves of YMM0 to YMM15.
+    pub ymm_hi: [u128; 16],
     /// The x87 FPU.
     pub x87: crate::state::X87State,
 }
@@ -48,6 +50,7 @@ impl Snapshot {
             seg_sel: state.seg_sel,
             mxcsr: state.mxcsr,
             xmm: state.xmm,
+            ymm_hi: state.ymm_hi,
             x87: state.x87,
         }
     }
@@ -62,6 +65,7 @@ impl Snapshot {
         state.seg_sel = self.seg_sel;
         state.mxcsr = self.mxcsr;
         state.xmm = self.xmm;
+        state.ymm_hi = self.ymm_hi;
         state.x87 = self.x87;
     }
 
@@ -103,6 +107,7 @@ impl Snapshot {
         check("mxcsr".into(), self.mxcsr.into(), other.mxcsr.into());
         for n in 0..16 {
             check(Reg::xmm(n).to_string(), self.xmm[n], other.xmm[n]);
+            check(Reg::ymm_hi(n).to_string(), self.ymm_hi[n], other.ymm_hi[n]);
         }
         if self.x87 != other.x87 {
             out.push((

@@ -199,6 +199,9 @@ impl CpuState {
                 _ if n >= Reg::Mm0 as usize && n <= Reg::Mm7 as usize => {
                     offset_of!(CpuState, x87) + (n - Reg::Mm0 as usize) * size_of::<X87Reg>()
                 }
+                _ if n >= Reg::YmmHi0 as usize => {
+                    offset_of!(CpuState, ymm_hi) + (n - Reg::YmmHi0 as usize) * 16
+                }
                 _ => offset_of!(CpuState, xmm) + (n - Reg::Xmm0 as usize) * 16,
             }
         };

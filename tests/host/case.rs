@@ -158,6 +158,8 @@ pub struct Case {
     pub at: u64,
     /// XMM0 to XMM15.
     pub xmm: [u128; 16],
+    /// The upper halves of YMM0 to YMM15.
+    pub ymm_hi: [u128; 16],
     /// MXCSR.
     pub mxcsr: u32,
     /// The x87 state.
@@ -182,6 +184,7 @@ impl Case {
             rflags: 0,
             at: CODE_AT,
             xmm: [0; 16],
+            ymm_hi: [0; 16],
             mxcsr: 0x1f80,
             fpu: Fpu::INIT,
             mode,
@@ -243,6 +246,8 @@ pub struct Outcome {
     pub rip: u64,
     /// XMM0 to XMM15.
     pub xmm: [u128; 16],
+    /// The upper halves of YMM0 to YMM15.
+    pub ymm_hi: [u128; 16],
     /// The x87 state.
     pub fpu: Fpu,
     /// MXCSR.
@@ -266,6 +271,7 @@ impl Outcome {
         rflags: 0,
         rip: 0,
         xmm: [0; 16],
+        ymm_hi: [0; 16],
         fpu: Fpu::INIT,
         mxcsr: 0,
         trap: HANG,

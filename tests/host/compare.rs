@@ -174,6 +174,14 @@ pub fn differences(
             ));
         }
     }
+    for n in 0..16 {
+        if host.ymm_hi[n] != ours.ymm_hi[n] {
+            out.push(format!(
+                "ymm{n}, upper half: {:#x}, ours {:#x}",
+                host.ymm_hi[n], ours.ymm_hi[n]
+            ));
+        }
+    }
     if !loose && (host.changed != ours.changed || host.writes() != ours.writes()) {
         out.push(format!(
             "memory: {}; ours: {}",

@@ -182,6 +182,7 @@ impl Engine {
         state.gpr = case.gpr.map(|r| r & case.mode.gpr_mask());
         state.set_rflags(case.rflags & (ARITH | DF) | 0x202);
         state.xmm = case.xmm;
+        state.ymm_hi = case.ymm_hi;
         state.mxcsr = case.mxcsr;
         let fpu = &mut state.x87;
         for (n, reg) in fpu.regs.iter_mut().enumerate() {
@@ -205,7 +206,8 @@ impl Engine {
             status: state.x87.status & !TOP | state.x87.top << 11 & TOP,
             tags: state.x87.tags.into(),
         };
-        (out.xmm, out.mxcsr, out.rip) = (state.xmm, state.mxcsr, state.rip);
+        (out.xmm, out.ymm_hi) = (state.xmm, state.ymm_hi);
+        (out.mxcsr, out.rip) = (state.mxcsr, state.rip);
         match stop {
             Stop::Exception(e) => {
                 let error = e.error.unwrap_or(0);

@@ -93,7 +93,7 @@ pub fn class(code: Code) -> Class {
         PREFETCHW,
     ];
     const VECTOR: &[CpuidFeature] = &[
-        MMX, SSE, SSE2, SSE3, SSSE3, SSE4_1, SSE4_2, X64, CLFSH, CLFLUSHOPT,
+        MMX, SSE, SSE2, SSE3, SSSE3, SSE4_1, SSE4_2, X64, CLFSH, CLFLUSHOPT, AES, PCLMULQDQ, SHA,
     ];
     const VARYING: &[CpuidFeature] = &[CPUID, TSC, RDTSCP];
     let integer = all(INTEGER);
@@ -322,7 +322,17 @@ fn push_vex(
         _ => 8 | rng.below(8) as u8,
     };
     let vvvv = if rng.one_in(2) { 15 } else { vvvv };
-    bytes.extend([0xc4, rxb << 5 | map, w << 7 | vvvv << 3 | pp]);
+    let l = if info.is_lig() {
+        rng.below(2)
+    } else {
+        u64::from(info.l() != 0)
+    } as u8;
+    // The short prefix has R alone, inverted as in the long one, and no W.
+    if map == 1 && w == 0 && rxb & 3 == 3 && rng.one_in(2) {
+        bytes.extend([0xc5, rxb >> 2 << 7 | vvvv << 3 | l << 2 | pp]);
+    } else {
+        bytes.extend([0xc4, rxb << 5 | map, w << 7 | vvvv << 3 | l << 2 | pp]);
+    }
     Some(())
 }
 

@@ -53,6 +53,8 @@ struct Child {
     ticked: u64,
     from_parent: i32,
     to_parent: i32,
+    /// The host has YMM registers, and the frames their upper halves.
+    has_ymm: bool,
     /// The code that lies in the code pages now.
     placed_at: usize,
     placed_len: usize,
@@ -68,6 +70,7 @@ static mut CHILD: Child = Child {
     ticked: 0,
     from_parent: -1,
     to_parent: -1,
+    has_ymm: false,
     placed_at: 0,
     placed_len: 0,
     pristine: [0; DATA_LEN / 8],
@@ -234,6 +237,7 @@ unsafe fn child_main(shared: *mut Shared, pristine: &[u64], from: i32, to: i32) 
         child.shared = shared;
         child.from_parent = from;
         child.to_parent = to;
+        child.has_ymm = std::arch::is_x86_feature_detected!("avx");
         child.pristine.copy_from_slice(pristine);
         let ok = set_ldt(LDT_CODE16, CODE, true, false)
             && set_ldt(LDT_DS16, DS16_BASE, false, false)
@@ -379,6 +383,13 @@ unsafe extern "C" fn on_signal(sig: i32, _: *mut libc::siginfo_t, uc: *mut libc:
     }
 }
 
+/// The upper halves of the YMM registers in a frame's XSAVE image.
+unsafe fn ymm_area(uc: &libc::ucontext_t) -> *mut [u128; 16] {
+    // SAFETY: with AVX the kernel's image holds them at their standard place (SDM volume 1, 13.4.3;
+    // CPUID leaf 0DH, sub-leaf 2, gives it as 576 on every CPU).
+    unsafe { uc.uc_mcontext.fpregs.cast::<u8>().add(576).cast() }
+}
+
 /// The SSE part of a frame's FXSAVE image: MXCSR, XMM0 to XMM15, and the XSAVE header's bitmap.
 unsafe fn fp_area(uc: &mut libc::ucontext_t) -> (*mut u32, *mut u128, *mut u64) {
     let image = uc.uc_mcontext.fpregs.cast::<u8>();
@@ -466,6 +477,11 @@ unsafe fn record(child: &mut Child, uc: &mut libc::ucontext_t, sig: i32, left: u
         out.fpu = read_fpu(uc, *bitmap & 1 != 0);
         out.xmm = if *bitmap & 2 != 0 {
             xmm.cast::<[u128; 16]>().read_unaligned()
+        } else {
+            [0; 16]
+        };
+        out.ymm_hi = if child.has_ymm && *bitmap & 4 != 0 {
+            ymm_area(uc).read_unaligned()
         } else {
             [0; 16]
         };
@@ -559,6 +575,10 @@ unsafe fn set_up(child: &mut Child, uc: &mut libc::ucontext_t) {
         *mxcsr = case.mxcsr;
         xmm.cast::<[u128; 16]>().write_unaligned(case.xmm);
         *bitmap |= 3;
+        if child.has_ymm {
+            *bitmap |= 4;
+            ymm_area(uc).write_unaligned(case.ymm_hi);
+        }
         write_fpu(uc, &case.fpu);
     }
 }

@@ -146,6 +146,11 @@ impl Steering {
         for value in &mut case.xmm {
             *value = u128::from(rng.lanes()) << 64 | u128::from(rng.lanes());
         }
+        if std::arch::is_x86_feature_detected!("avx") {
+            for value in &mut case.ymm_hi {
+                *value = u128::from(rng.lanes()) << 64 | u128::from(rng.lanes());
+            }
+        }
         if is_mmx(instr) {
             case.fpu = fpu(rng);
         }

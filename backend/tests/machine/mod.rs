@@ -40,6 +40,7 @@ pub struct State {
     pub host: [u64; 3],
     pub padding: u64,
     pub xmm: [u128; 16],
+    pub ymm_hi: [u128; 16],
     pub helper_v: [u128; 4],
 }
 

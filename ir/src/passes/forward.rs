@@ -13,7 +13,7 @@
 use super::emit::append_params;
 use super::liveness::{REGS, bit, drop_dead_writes, side_writes};
 use crate::cfg::{Cfg, prune_unreachable};
-use crate::guest::Reg;
+use crate::guest::{Reg, RegMask};
 use crate::ops::Op;
 use crate::region::{Block, Region, Value};
 
@@ -38,7 +38,7 @@ pub(super) enum Role {
 
 /// Gives every `getreg` its value. `roles`, by value, says what `setreg`s are for; `in_memory` are
 /// the registers whose value is also in memory wherever they are read.
-pub(super) fn forward_with(region: &mut Region, cfg: &Cfg, roles: &[Role], in_memory: u64) {
+pub(super) fn forward_with(region: &mut Region, cfg: &Cfg, roles: &[Role], in_memory: RegMask) {
     let mut f = Forward {
         last: vec![NONE; region.blocks.len() * Reg::COUNT],
         first: Vec::new(),
@@ -68,7 +68,7 @@ struct Forward<'r> {
     region: &'r mut Region,
     cfg: &'r Cfg,
     roles: &'r [Role],
-    in_memory: u64,
+    in_memory: RegMask,
     /// By block and register: the value at the block's end.
     last: Vec<Value>,
     /// By block and register: the value at the block's start, where one was asked for.

@@ -1,72 +1,68 @@
 //! Which guest state something can still observe: backward over the control-flow graph.
 //!
-//! The state is a mask with one bit for each guest register and one for the flags. Memory holds
+//! The state is a [`RegMask`], whose top bit stands for the flags. Memory holds
 //! the state, and it must be complete at every observer: ops that access guest memory (they may
 //! fault), that may leave or leave the region, and helpers as they declare.
 
 use crate::cfg::Cfg;
-use crate::guest::{Reg, RegClass};
+use crate::guest::{Reg, RegClass, RegMask};
 use crate::helpers::{Effects, Helper};
 use crate::ops::{Effect, Op};
 use crate::region::{Block, Region, Value};
 
 /// All guest registers.
-pub const REGS: u64 = (1 << Reg::COUNT) - 1;
+pub const REGS: RegMask = (1 << Reg::COUNT) - 1;
 /// The arithmetic flags.
-pub const FLAGS: u64 = 1 << 63;
-const _: () = assert!(Reg::COUNT < 63);
+pub const FLAGS: RegMask = 1 << (RegMask::BITS - 1);
 /// The registers of the flag record.
-pub const RECORD: u64 = bit(Reg::CcOp) | bit(Reg::CcA) | bit(Reg::CcB) | bit(Reg::CcC);
+pub const RECORD: RegMask = bit(Reg::CcOp) | bit(Reg::CcA) | bit(Reg::CcB) | bit(Reg::CcC);
 
 /// A register's bit.
-pub const fn bit(r: Reg) -> u64 {
-    1 << r as u32
+pub const fn bit(r: Reg) -> RegMask {
+    r.bit()
 }
 
-/// The registers of the classes that `has` accepts.
-fn classes(has: impl Fn(RegClass) -> bool) -> u64 {
-    let mut mask = 0;
-    for &r in Reg::ALL {
-        if has(r.class()) {
-            mask |= 1 << r as u32;
+/// The registers of the classes that go with an effect that `e` has.
+fn classes(e: Effects, effects: &[(RegClass, Effects)]) -> RegMask {
+    effects.iter().fold(0, |mask, &(class, effect)| {
+        mask | if e.has(effect) {
+            Reg::of_class(class)
+        } else {
+            0
         }
-    }
-    mask
+    })
 }
 
 /// The state that a helper reads, as a mask.
-pub fn helper_reads(e: Effects) -> u64 {
+pub fn helper_reads(e: Effects) -> RegMask {
     if e.has(Effects::MAY_EXIT) {
-        return u64::MAX;
+        return RegMask::MAX;
     }
-    let regs = classes(|class| {
-        e.has(match class {
-            RegClass::Gpr => Effects::READ_GPR,
-            RegClass::Segment => Effects::READ_SEGMENT,
-            RegClass::Control => Effects::READ_CONTROL,
-            RegClass::Sse => Effects::READ_SSE,
-            RegClass::Mmx => Effects::OPAQUE,
-            // State that no IR op names may depend on time.
-            RegClass::Fuel => Effects::OPAQUE,
-            RegClass::Flags => Effects::READ_FLAGS,
-        })
-    });
+    // State that no IR op names may depend on time, so on the fuel.
+    const READS: &[(RegClass, Effects)] = &[
+        (RegClass::Gpr, Effects::READ_GPR),
+        (RegClass::Segment, Effects::READ_SEGMENT),
+        (RegClass::Control, Effects::READ_CONTROL),
+        (RegClass::Sse, Effects::READ_SSE),
+        (RegClass::Mmx, Effects::OPAQUE),
+        (RegClass::Fuel, Effects::OPAQUE),
+        (RegClass::Flags, Effects::READ_FLAGS),
+    ];
+    let regs = classes(e, READS);
     regs | if e.has(Effects::READ_FLAGS) { FLAGS } else { 0 }
 }
 
 /// The state that a helper may write, as a mask.
-pub fn helper_writes(e: Effects) -> u64 {
-    let regs = classes(|class| {
-        e.has(match class {
-            RegClass::Gpr => Effects::WRITE_GPR,
-            RegClass::Segment => Effects::WRITE_SEGMENT,
-            RegClass::Control => Effects::WRITE_CONTROL,
-            RegClass::Sse => Effects::WRITE_SSE,
-            RegClass::Mmx => Effects::OPAQUE,
-            RegClass::Fuel => return false,
-            RegClass::Flags => Effects::WRITE_FLAGS,
-        })
-    });
+pub fn helper_writes(e: Effects) -> RegMask {
+    const WRITES: &[(RegClass, Effects)] = &[
+        (RegClass::Gpr, Effects::WRITE_GPR),
+        (RegClass::Segment, Effects::WRITE_SEGMENT),
+        (RegClass::Control, Effects::WRITE_CONTROL),
+        (RegClass::Sse, Effects::WRITE_SSE),
+        (RegClass::Mmx, Effects::OPAQUE),
+        (RegClass::Flags, Effects::WRITE_FLAGS),
+    ];
+    let regs = classes(e, WRITES);
     regs | if e.has(Effects::WRITE_FLAGS) {
         FLAGS
     } else {
@@ -75,7 +71,7 @@ pub fn helper_writes(e: Effects) -> u64 {
 }
 
 /// The registers that an instruction other than `setreg` may write.
-pub fn side_writes(region: &Region, v: Value) -> u64 {
+pub fn side_writes(region: &Region, v: Value) -> RegMask {
     let inst = region.inst(v);
     match inst.op {
         Op::SetFlags => RECORD,
@@ -86,11 +82,11 @@ pub fn side_writes(region: &Region, v: Value) -> u64 {
 }
 
 /// What an instruction observes, and what it certainly overwrites.
-pub fn transfer(region: &Region, v: Value) -> (u64, u64) {
+pub fn transfer(region: &Region, v: Value) -> (RegMask, RegMask) {
     let inst = region.inst(v);
     match inst.op.info().effect {
         Effect::Pure | Effect::Float | Effect::Branch => (0, 0),
-        Effect::Load | Effect::Store | Effect::MayExit | Effect::Exit => (u64::MAX, 0),
+        Effect::Load | Effect::Store | Effect::MayExit | Effect::Exit => (RegMask::MAX, 0),
         Effect::Helper => (helper_reads(Helper::from_imm(inst.imm).effects()), 0),
         Effect::ReadState if inst.op == Op::GetReg => {
             let r = 1 << inst.imm;
@@ -109,7 +105,7 @@ pub fn transfer(region: &Region, v: Value) -> (u64, u64) {
 /// What only computed a dropped write goes with it in the same backward walk: a rotate reads the
 /// flags that it keeps, and that read must not hold the definition before it once the rotate's own
 /// is dead.
-pub fn drop_dead_writes(region: &mut Region, cfg: &Cfg, which: u64) {
+pub fn drop_dead_writes(region: &mut Region, cfg: &Cfg, which: RegMask) {
     let live_out = if region.blocks.len() == 1 {
         vec![0]
     } else {
@@ -150,9 +146,9 @@ pub fn drop_dead_writes(region: &mut Region, cfg: &Cfg, which: u64) {
 }
 
 /// By block: the state observed after it.
-fn live_out(region: &Region, cfg: &Cfg) -> Vec<u64> {
+fn live_out(region: &Region, cfg: &Cfg) -> Vec<RegMask> {
     let n = region.blocks.len();
-    let (mut seen, mut over) = (vec![0u64; n], vec![0u64; n]);
+    let (mut seen, mut over) = (vec![0 as RegMask; n], vec![0 as RegMask; n]);
     for &b in &cfg.rpo {
         let b = b.0 as usize;
         for &v in region.blocks[b].insts.iter().rev() {
@@ -161,7 +157,7 @@ fn live_out(region: &Region, cfg: &Cfg) -> Vec<u64> {
             over[b] = (over[b] | o) & !s;
         }
     }
-    let mut out = vec![0u64; n];
+    let mut out = vec![0 as RegMask; n];
     let mut changed = true;
     while changed {
         changed = false;

@@ -15,7 +15,7 @@ use super::forward::{Role, forward_with};
 use super::liveness::{FLAGS, RECORD, REGS, drop_dead_writes, helper_writes, transfer};
 use super::params::merge_params;
 use crate::cfg::{Cfg, prune_unreachable, reorder};
-use crate::guest::Reg;
+use crate::guest::{Reg, RegMask};
 use crate::helpers::Helper;
 use crate::ops::{Effect, Op};
 use crate::region::{Block, BlockData, Region, Value};
@@ -74,7 +74,7 @@ struct WriteBack<'r> {
 
 impl WriteBack<'_> {
     /// Notes what each `setreg` does; the registers that there are `setreg`s of.
-    fn note_defines(&mut self, ignored: &[Value]) -> u64 {
+    fn note_defines(&mut self, ignored: &[Value]) -> RegMask {
         let n = self.region.insts.len();
         self.defines = vec![Define::None; n];
         self.roles = vec![Role::Plain; n];
@@ -96,7 +96,7 @@ impl WriteBack<'_> {
     }
 
     /// What of `dirty` must be written before `v`, and what is dirty after it.
-    fn step(&self, v: Value, dirty: u64) -> (u64, u64) {
+    fn step(&self, v: Value, dirty: RegMask) -> (RegMask, RegMask) {
         let inst = self.region.inst(v);
         let defined = match inst.op {
             Op::SetReg => 1 << inst.imm,
@@ -120,19 +120,19 @@ impl WriteBack<'_> {
         (dirty & seen, dirty & !seen)
     }
 
-    fn dirty_after(&self, b: Block, dirty: u64) -> u64 {
+    fn dirty_after(&self, b: Block, dirty: RegMask) -> RegMask {
         let insts = self.region.blocks[b.0 as usize].insts.iter();
         insts.fold(dirty, |dirty, &v| self.step(v, dirty).1)
     }
 
     /// By block: what is dirty at its start.
-    fn dirty_at_starts(&self, cfg: &Cfg) -> Vec<u64> {
+    fn dirty_at_starts(&self, cfg: &Cfg) -> Vec<RegMask> {
         let n = self.region.blocks.len();
         // What a block makes dirty, and what it leaves dirty.
-        let made: Vec<u64> = (0..n as u32)
+        let made: Vec<RegMask> = (0..n as u32)
             .map(|b| self.dirty_after(Block(b), 0))
             .collect();
-        let kept: Vec<u64> = (0..n as u32)
+        let kept: Vec<RegMask> = (0..n as u32)
             .map(|b| self.dirty_after(Block(b), REGS))
             .collect();
         let mut starts = vec![0; n];
@@ -156,7 +156,7 @@ impl WriteBack<'_> {
     }
 
     /// Puts the writes into the blocks and onto the edges.
-    fn insert(&mut self, cfg: &Cfg, starts: &[u64]) {
+    fn insert(&mut self, cfg: &Cfg, starts: &[RegMask]) {
         for &b in &cfg.rpo {
             let mut dirty = starts[b.0 as usize];
             let old = std::mem::take(&mut self.region.blocks[b.0 as usize].insts);
@@ -180,7 +180,7 @@ impl WriteBack<'_> {
     }
 
     /// Appends the writes of these registers.
-    fn write(&mut self, out: &mut Vec<Value>, mut which: u64, insn: u16) {
+    fn write(&mut self, out: &mut Vec<Value>, mut which: RegMask, insn: u16) {
         while which != 0 {
             let r = Reg::ALL[which.trailing_zeros() as usize];
             which &= which - 1;
@@ -195,7 +195,7 @@ impl WriteBack<'_> {
     }
 
     /// Gives each edge of a `brif` that needs writes a block for them.
-    fn split_edges(&mut self, v: Value, dirty: u64, starts: &[u64]) {
+    fn split_edges(&mut self, v: Value, dirty: RegMask, starts: &[RegMask]) {
         let inst = *self.region.inst(v);
         let edges: Vec<(Block, Vec<Value>)> = self
             .region

@@ -4,9 +4,12 @@
 //! same ones. A helper that faults changes nothing, writes the exit reason into the state and
 //! returns; its caller leaves the region.
 
+mod aes;
 mod bits;
+mod clmul;
 mod mmx;
 mod rep;
+mod sha;
 mod sse;
 mod system;
 #[cfg(test)]
@@ -119,6 +122,7 @@ table! {
     EnterMmx = mmx::enter_mmx;
     Emms = mmx::emms;
     VecOp = vector::vec_op;
+    Sha256Rnds2 = sha::sha256_rnds2;
     PcmpStr = vector::pcmp_str;
     LoadSegment = system::load_segment;
     SegmentInfo = system::segment_info;

@@ -21,7 +21,7 @@
 
 use super::fold::Test;
 use metaphrase_ir::{
-    Block, Effect, Effects, FlagKind, Helper, Op, Reg, RegClass, Region, Type, Value,
+    Block, Effect, Effects, FlagKind, Helper, Op, Reg, RegClass, RegMask, Region, Type, Value,
 };
 
 /// Where a value lives.
@@ -68,7 +68,7 @@ pub(super) struct Analysis<'r> {
     /// Ops that a later `setreg` computes.
     pub sunk: Vec<bool>,
     /// Registers that the region writes anywhere, as bits.
-    written: u64,
+    written: RegMask,
 }
 
 /// How a `setreg`'s value gets into the register.
@@ -527,11 +527,11 @@ impl<'r> Analysis<'r> {
     }
 
     /// The registers that an op may write, as bits.
-    fn writes(&self, v: Value) -> u64 {
+    fn writes(&self, v: Value) -> RegMask {
         let inst = self.region.inst(v);
         match inst.op {
             Op::SetReg => 1 << inst.imm,
-            Op::SetFlags => class(RegClass::Flags),
+            Op::SetFlags => Reg::of_class(RegClass::Flags),
             Op::Fuel | Op::Spend => bit(Reg::Fuel),
             Op::Call => call_writes(Helper::from_imm(inst.imm).effects()),
             _ => 0,
@@ -539,34 +539,19 @@ impl<'r> Analysis<'r> {
     }
 }
 
-const fn bit(reg: Reg) -> u64 {
-    1 << reg as u32
+const fn bit(reg: Reg) -> RegMask {
+    reg.bit()
 }
-
-/// The registers of a class, as bits.
-const fn class(class: RegClass) -> u64 {
-    let (mut bits, mut n) = (0, 0);
-    while n < Reg::COUNT {
-        if Reg::ALL[n].class() as u8 == class as u8 {
-            bits |= bit(Reg::ALL[n]);
-        }
-        n += 1;
-    }
-    bits
-}
-
-// They fit.
-const _: () = assert!(Reg::COUNT <= 64);
 
 /// What a helper with these effects may write, as bits.
-fn call_writes(effects: Effects) -> u64 {
-    const CLASSES: [(Effects, u64); 6] = [
-        (Effects::WRITE_GPR, class(RegClass::Gpr)),
-        (Effects::WRITE_SEGMENT, class(RegClass::Segment)),
-        (Effects::WRITE_CONTROL, class(RegClass::Control)),
-        (Effects::WRITE_SSE, class(RegClass::Sse)),
-        (Effects::OPAQUE, class(RegClass::Mmx)),
-        (Effects::WRITE_FLAGS, class(RegClass::Flags)),
+fn call_writes(effects: Effects) -> RegMask {
+    const CLASSES: [(Effects, RegMask); 6] = [
+        (Effects::WRITE_GPR, Reg::of_class(RegClass::Gpr)),
+        (Effects::WRITE_SEGMENT, Reg::of_class(RegClass::Segment)),
+        (Effects::WRITE_CONTROL, Reg::of_class(RegClass::Control)),
+        (Effects::WRITE_SSE, Reg::of_class(RegClass::Sse)),
+        (Effects::OPAQUE, Reg::of_class(RegClass::Mmx)),
+        (Effects::WRITE_FLAGS, Reg::of_class(RegClass::Flags)),
     ];
     let written = CLASSES.iter().filter(|&&(effect, _)| effects.has(effect));
     written.fold(0, |all, &(_, bits)| all | bits)

@@ -1,4 +1,4 @@
-//! SSSE3, SSE4.1 and SSE4.2, and the MMX forms of SSSE3.
+//! SSSE3, SSE4.1 and SSE4.2, AES-NI, PCLMULQDQ and SHA, and the MMX forms of SSSE3.
 
 use super::{Lift, call};
 use iced_x86::{Mnemonic, OpKind, Register};
@@ -10,7 +10,11 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
     use Mnemonic::*;
     if let Some(op) = vec_op(mnemonic) {
         let imm = immediate(cx);
-        let b = cx.xmm_m128(1);
+        let b = if is_sha(op) {
+            sha_source(cx)
+        } else {
+            cx.xmm_m128(1)
+        };
         let a = cx.xmm(0);
         let r = cx.ir.call(Helper::VecOp, op.pack(imm, false), &[a, b]);
         cx.set_xmm(0, r);
@@ -48,6 +52,13 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
         Pextrq => extract(cx, I64x2),
         Insertps => insert_single(cx),
         Ptest => test(cx),
+        Sha256rnds2 => {
+            let b = sha_source(cx);
+            let a = cx.xmm(0);
+            let c = cx.ir.getreg(metaphrase_ir::Reg::Xmm0);
+            let r = cx.ir.call(Helper::Sha256Rnds2, 0, &[a, b, c]);
+            cx.set_xmm(0, r);
+        }
         Pcmpestri | Pcmpestri64 | Pcmpestrm | Pcmpestrm64 | Pcmpistri | Pcmpistrm => {
             compare_strings(cx, mnemonic);
         }
@@ -76,8 +87,40 @@ pub fn vec_op(mnemonic: Mnemonic) -> Option<VecOp> {
         Mpsadbw => VecOp::Mpsadbw,
         Phminposuw => VecOp::Phminposuw,
         Pmuldq => VecOp::Pmuldq,
+        Aesenc => VecOp::Aesenc,
+        Aesenclast => VecOp::Aesenclast,
+        Aesdec => VecOp::Aesdec,
+        Aesdeclast => VecOp::Aesdeclast,
+        Aesimc => VecOp::Aesimc,
+        Aeskeygenassist => VecOp::Aeskeygenassist,
+        Pclmulqdq => VecOp::Pclmulqdq,
+        Sha1rnds4 => VecOp::Sha1rnds4,
+        Sha1nexte => VecOp::Sha1nexte,
+        Sha1msg1 => VecOp::Sha1msg1,
+        Sha1msg2 => VecOp::Sha1msg2,
+        Sha256msg1 => VecOp::Sha256msg1,
+        Sha256msg2 => VecOp::Sha256msg2,
         _ => return None,
     })
+}
+
+/// Whether it is an operation of the SHA extensions.
+fn is_sha(op: VecOp) -> bool {
+    use VecOp::*;
+    matches!(
+        op,
+        Sha1rnds4 | Sha1nexte | Sha1msg1 | Sha1msg2 | Sha256msg1 | Sha256msg2
+    )
+}
+
+/// The source of a SHA instruction. In memory it needs no alignment: AMD's CPUs ask for none, and
+/// that is the vendor that CPUID names (Intel's raise #GP).
+fn sha_source(cx: &mut Lift<'_>) -> Value {
+    if cx.is_mem(1) {
+        cx.load_scalar(Type::V128)
+    } else {
+        cx.xmm(1)
+    }
 }
 
 /// The immediate in operand 2, if there is one.

@@ -309,6 +309,9 @@ impl Model<'_> {
             Reg::CcB => s.cc_b.into(),
             Reg::CcC => s.cc_c.into(),
             _ if n < 16 => s.gpr[n].into(),
+            _ if n >= Reg::YmmHi0 as usize && reg.ty() == Type::V128 => {
+                s.ymm_hi[n - Reg::YmmHi0 as usize]
+            }
             _ if reg.ty() == Type::V128 => s.xmm[n - Reg::Xmm0 as usize],
             _ if reg.ty() == Type::I16 => s.seg_sel[n - Reg::Es as usize].into(),
             _ => s.seg_base[n - Reg::EsBase as usize].into(),
@@ -326,6 +329,9 @@ impl Model<'_> {
             Reg::CcB => s.cc_b = value as u64,
             Reg::CcC => s.cc_c = value as u64,
             _ if n < 16 => s.gpr[n] = value as u64,
+            _ if n >= Reg::YmmHi0 as usize && reg.ty() == Type::V128 => {
+                s.ymm_hi[n - Reg::YmmHi0 as usize] = value;
+            }
             _ if reg.ty() == Type::V128 => s.xmm[n - Reg::Xmm0 as usize] = value,
             _ if reg.ty() == Type::I16 => s.seg_sel[n - Reg::Es as usize] = value as u16,
             _ => s.seg_base[n - Reg::EsBase as usize] = value as u64,
