@@ -54,13 +54,8 @@ pub(super) fn x87(cx: &Cx, descriptor: u32, [a, pc, _]: [u64; 3]) -> u64 {
         return 0;
     }
     if op.is_memory() {
-        return match memory::instruction(cx, op, a, pc) {
-            Ok(()) => 0,
-            Err(fault) => {
-                cx.fault(fault);
-                0
-            }
-        };
+        memory::run(cx, op, a, pc);
+        return 0;
     }
     if !is_control(op) {
         let cs = cx.state().seg_sel[1];
@@ -89,50 +84,56 @@ fn is_control(op: X87Op) -> bool {
     matches!((op.escape, op.modrm), (3, 0xe0..=0xe4) | (7, 0xe0))
 }
 
-/// Instructions without a memory operand.
+/// Instructions without a memory operand, by opcode and reg field: `0o14` is D9 /4.
+#[inline(always)]
 fn registers(f: &mut X87State, op: X87Op, a: u64) -> u64 {
     let (reg, i) = (op.modrm >> 3 & 7, op.modrm & 7);
-    match (op.escape, reg) {
-        (0, _) | (4, 2 | 3) => arithmetic(f, reg, i),
-        (1, 0) => load_register(f, i),
-        (1, 1) | (5 | 7, 1) => exchange(f, i),
+    match op.escape << 3 | reg {
+        0o00..=0o07 | 0o42 | 0o43 => arithmetic(f, reg, i),
+        0o10 => load_register(f, i),
+        0o11 | 0o51 | 0o71 => exchange(f, i),
         // FNOP.
-        (1, 2) => {}
-        (1, 3) => store_unchecked(f, i),
-        (7, 2 | 3) => store_register(f, i, true),
-        (1, 4) => match i {
+        0o12 => {}
+        0o13 => store_unchecked(f, i),
+        0o14 => match i {
             0 | 1 => sign(f, i == 1),
             4 => test(f),
             _ => examine(f),
         },
-        (1, 5) => constant(f, i),
-        (1, _) => transcendental(f, op.modrm),
-        (2 | 3, 0..=3) => conditional_move(f, i, a != 0),
-        // FUCOMPP, FUCOMI, FCOMI; FUCOM, FUCOMP; FCOM and FCOMP by other opcodes, FCOMPP.
-        (2, _) => compare(f, 1, true, 2),
-        (3, 5) => return compare_to_flags(f, i, true, false),
-        (3, 6) => return compare_to_flags(f, i, false, false),
-        (3, _) => match i {
+        0o15 => constant(f, i),
+        0o16 | 0o17 => transcendental(f, op.modrm),
+        0o20..=0o23 | 0o30..=0o33 => conditional_move(f, i, a != 0),
+        // FUCOMPP.
+        0o24..=0o27 => compare(f, 1, true, 2),
+        0o34 | 0o37 => match i {
             2 => f.status &= !(EXCEPTIONS | SF | ES | BUSY),
             3 => image::init(f),
             _ => {}
         },
-        (4 | 6, _) if !matches!(reg, 2 | 3) => arithmetic_to(f, reg, i, op.escape == 6),
-        (5, 0) => {
+        // FUCOMI, FCOMI.
+        0o35 => return compare_to_flags(f, i, true, false),
+        0o36 => return compare_to_flags(f, i, false, false),
+        0o40 | 0o41 | 0o44..=0o47 => arithmetic_to(f, reg, i, false),
+        0o60 | 0o61 | 0o64..=0o67 => arithmetic_to(f, reg, i, true),
+        0o50 => {
             f.free(i);
             f.conditions(C1, 0);
         }
-        (5, 2 | 3) => store_register(f, i, reg == 3),
-        (5, _) => compare(f, i, true, reg & 1),
-        (6, 2) => compare(f, i, false, 1),
-        (6, _) => compare(f, 1, false, 2),
-        (7, 0) => {
+        0o52 | 0o53 => store_register(f, i, reg == 3),
+        // FUCOM, FUCOMP.
+        0o54..=0o57 => compare(f, i, true, reg & 1),
+        // FCOMP by another opcode, FCOMPP.
+        0o62 => compare(f, i, false, 1),
+        0o63 => compare(f, 1, false, 2),
+        0o70 => {
             f.free(i);
             f.conditions(C1, 0);
             f.pop();
         }
-        (7, 4) => return u64::from(f.status_word()),
-        (_, 5) => return compare_to_flags(f, i, true, true),
+        0o72 | 0o73 => store_register(f, i, true),
+        0o74 => return u64::from(f.status_word()),
+        // FUCOMIP, FCOMIP.
+        0o75 => return compare_to_flags(f, i, true, true),
         _ => return compare_to_flags(f, i, false, true),
     }
     0

@@ -13,8 +13,17 @@ use metaphrase_ir::X87Op;
 /// What a load gives: the value and the status flags of loading it.
 type Loaded = (X87Reg, u16);
 
-/// One instruction.
-pub fn instruction(cx: &Cx, op: X87Op, addr: u64, pc: u64) -> Result<(), MemFault> {
+/// One instruction; leaves with the fault of its operand, if there is one.
+#[inline(never)]
+pub fn run(cx: &Cx, op: X87Op, addr: u64, pc: u64) {
+    if let Err(fault) = instruction(cx, op, addr, pc) {
+        cx.fault(fault);
+    }
+}
+
+/// One instruction, by opcode and reg field: `0o14` is D9 /4.
+#[inline(always)]
+fn instruction(cx: &Cx, op: X87Op, addr: u64, pc: u64) -> Result<(), MemFault> {
     let reg = op.modrm >> 3 & 7;
     let state = cx.state();
     let segment = usize::from(op.segment.min(5));
@@ -22,53 +31,52 @@ pub fn instruction(cx: &Cx, op: X87Op, addr: u64, pc: u64) -> Result<(), MemFaul
     let base = if op.based { state.seg_base[segment] } else { 0 };
     let f = &mut state.x87;
     let memory = &cx.env().memory;
-    match (op.escape, reg) {
-        (1, 4) => return image::load_environment(f, memory, addr, op.short).map(|_| ()),
-        (1, 5) => {
+    match op.escape << 3 | reg {
+        0o14 => return image::load_environment(f, memory, addr, op.short).map(|_| ()),
+        0o15 => {
             f.set_control(memory.read(addr)?);
             return Ok(());
         }
-        (1, 6) => return image::store_environment(f, memory, addr, op.short),
-        (1, 7) => return memory.write(addr, f.control),
-        (5, 4) => return image::restore(f, memory, addr, op.short),
-        (5, 6) => return image::save(f, memory, addr, op.short),
-        (5, 7) => return memory.write(addr, f.status_word()),
-        (0, _) => arithmetic(f, reg, Source::F32(memory.read(addr)?)),
-        (2, _) => arithmetic(f, reg, Source::I32(memory.read::<u32>(addr)? as i32)),
-        (4, _) => arithmetic(f, reg, Source::F64(memory.read(addr)?)),
-        (6, _) => arithmetic(f, reg, Source::I16(memory.read::<u16>(addr)? as i16)),
-        (1, 0) => load_real(f, Source::F32(memory.read(addr)?)),
-        (5, 0) => load_real(f, Source::F64(memory.read(addr)?)),
-        (3, 0) => push(
+        0o16 => return image::store_environment(f, memory, addr, op.short),
+        0o17 => return memory.write(addr, f.control),
+        0o54 => return image::restore(f, memory, addr, op.short),
+        0o56 => return image::save(f, memory, addr, op.short),
+        0o57 => return memory.write(addr, f.status_word()),
+        0o00..=0o07 => arithmetic(f, reg, Source::F32(memory.read(addr)?)),
+        0o20..=0o27 => arithmetic(f, reg, Source::I32(memory.read::<u32>(addr)? as i32)),
+        0o40..=0o47 => arithmetic(f, reg, Source::F64(memory.read(addr)?)),
+        0o60..=0o67 => arithmetic(f, reg, Source::I16(memory.read::<u16>(addr)? as i16)),
+        0o10 => load_real(f, Source::F32(memory.read(addr)?)),
+        0o50 => load_real(f, Source::F64(memory.read(addr)?)),
+        0o30 => push(
             f,
             (
                 convert::from_int(i64::from(memory.read::<u32>(addr)? as i32)),
                 0,
             ),
         ),
-        (7, 0) => push(
+        0o70 => push(
             f,
             (
                 convert::from_int(i64::from(memory.read::<u16>(addr)? as i16)),
                 0,
             ),
         ),
-        (7, 5) => push(f, (convert::from_int(memory.read::<u64>(addr)? as i64), 0)),
-        (3, 5) => push(f, (read_extended(memory, addr)?, 0)),
-        (7, 4) => {
+        0o75 => push(f, (convert::from_int(memory.read::<u64>(addr)? as i64), 0)),
+        0o35 => push(f, (read_extended(memory, addr)?, 0)),
+        0o74 => {
             let mut bytes = [0; 10];
             memory.read_bytes(addr, &mut bytes)?;
             push(f, fpu::load_bcd(control(f), bytes));
         }
-        (1, 2 | 3) => store_f32(f, memory, addr, reg == 3)?,
-        (5, 2 | 3) => store_f64(f, memory, addr, reg == 3)?,
-        (3, 7) => store_extended(f, memory, addr)?,
-        (7, 6) => store_bcd(f, memory, addr)?,
+        0o12 | 0o13 => store_f32(f, memory, addr, reg == 3)?,
+        0o52 | 0o53 => store_f64(f, memory, addr, reg == 3)?,
+        0o37 => store_extended(f, memory, addr)?,
+        0o76 => store_bcd(f, memory, addr)?,
         // FISTTP, FIST, FISTP.
-        (3, _) => store_int(f, memory, addr, 4, reg)?,
-        (5, _) => store_int(f, memory, addr, 8, reg)?,
-        (7, 7) => store_int(f, memory, addr, 8, reg)?,
-        (7, _) => store_int(f, memory, addr, 2, reg)?,
+        0o31..=0o33 => store_int(f, memory, addr, 4, reg)?,
+        0o51 | 0o77 => store_int(f, memory, addr, 8, reg)?,
+        0o71..=0o73 => store_int(f, memory, addr, 2, reg)?,
         _ => return Ok(()),
     }
     f.opcode = u16::from(op.escape) << 8 | u16::from(op.modrm);
