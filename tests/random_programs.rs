@@ -1,6 +1,7 @@
 //! Random programs in lock step: the interpreter against each tier of compiled code, with loops,
 //! calls, forward branches, stores into code that is about to run, faults in the middle of
-//! blocks, and instructions that lie across pages.
+//! blocks, and instructions that lie across pages. Programs of SSE arithmetic change MXCSR now and
+//! then, and read its flags: whatever an optimiser drops or moves shows.
 //!
 //! `METAPHRASE_PROGRAMS` sets how many programs in each code size and tier, `METAPHRASE_SEED` the
 //! first one.
@@ -77,6 +78,8 @@ struct Assembler<'a> {
     rng: &'a mut Rng,
     mode: Mode,
     codes: &'a [Code],
+    /// Change and read MXCSR now and then.
+    float: bool,
     at: u64,
     code: Vec<u8>,
     starts: Vec<u64>,
@@ -95,9 +98,27 @@ impl Assembler<'_> {
     fn body(&mut self, count: u64) {
         for _ in 0..count {
             let encoding = instruction(self.rng, self.mode, self.codes);
+            if self.float && self.rng.one_in(10) {
+                self.control();
+            }
             // RIP-relative operands were made for another place; RBX-relative ones do not care.
             self.emit(&encoding.bytes);
         }
+    }
+
+    /// STMXCSR, or LDMXCSR of any rounding mode; one in four unmasks exceptions.
+    fn control(&mut self) {
+        if self.rng.one_in(2) {
+            // STMXCSR [RBX + 44h]
+            self.emit(&[0x0f, 0xae, 0x5b, 0x44]);
+            return;
+        }
+        let value = host::states::mxcsr(self.rng);
+        // MOV dword [RBX + 40h], value; LDMXCSR [RBX + 40h]
+        let mut bytes = vec![0xc7, 0x43, 0x40];
+        bytes.extend_from_slice(&value.to_le_bytes());
+        self.emit(&bytes);
+        self.emit(&[0x0f, 0xae, 0x53, 0x40]);
     }
 
     /// A near branch with a full displacement; where the displacement lies.
@@ -189,7 +210,7 @@ impl Assembler<'_> {
     }
 }
 
-fn program(seed: u64, mode: Mode, codes: &[Code]) -> Program {
+fn program(seed: u64, mode: Mode, codes: &[Code], float: bool) -> Program {
     let mut rng = Rng::new(seed);
     // So that it lies across the two code pages.
     let at = 0x1000 - 1 - rng.below(0x200);
@@ -197,6 +218,7 @@ fn program(seed: u64, mode: Mode, codes: &[Code]) -> Program {
         rng: &mut rng,
         mode,
         codes,
+        float,
         at,
         code: Vec::new(),
         starts: Vec::new(),
@@ -230,9 +252,13 @@ fn lock_step(
     gpr[3] = DATA + 0x1400 - base(3);
     gpr[4] = DATA + 0x3000 - base(2);
     let flags = rng.u64();
+    let xmm: [u128; 16] =
+        std::array::from_fn(|_| u128::from(rng.lanes()) << 64 | u128::from(rng.lanes()));
     for engine in [&mut *reference, &mut *other] {
         engine.load(program.at, &program.code);
         engine.start(program.at, gpr, flags);
+        engine.vcpu.state.xmm = xmm;
+        engine.vcpu.state.mxcsr = 0x1f80;
     }
     let mut steps = 0u64;
     let mut faults = 0;
@@ -281,9 +307,27 @@ fn lock_step(
     Ok(faults)
 }
 
-fn compare_tier(kind: Kind, mode: Mode) {
+/// Whether a form is SSE without MMX or addresses of its own.
+fn is_float(code: Code) -> bool {
+    let mnemonic = code.mnemonic();
+    let masked = matches!(mnemonic, Mnemonic::Maskmovdqu | Mnemonic::Ldmxcsr);
+    let info = code.op_code();
+    let mmx = (0..info.op_count()).any(|n| {
+        use iced_x86::OpCodeOperandKind::*;
+        matches!(info.op_kind(n), mm_reg | mm_rm | mm_or_mem)
+    });
+    forms::class(code) == Class::Sse && !mmx && !masked && mnemonic != Mnemonic::Emms
+}
+
+fn compare_tier(kind: Kind, mode: Mode, float: bool) {
     let codes: Vec<Code> = forms::forms(mode)
-        .filter(|c| forms::class(*c) == Class::Integer)
+        .filter(|&c| {
+            if float {
+                is_float(c)
+            } else {
+                forms::class(c) == Class::Integer
+            }
+        })
         .filter(|c| forms::encode(&mut Rng::new(1), mode, *c).is_some())
         .collect();
     let mut reference = Engine::new(Kind::Interp, mode);
@@ -291,7 +335,7 @@ fn compare_tier(kind: Kind, mode: Mode) {
     let first = setting("METAPHRASE_SEED", 1);
     let mut faults = 0;
     for seed in first..first + setting("METAPHRASE_PROGRAMS", 100) {
-        let program = program(seed << 8 | u64::from(mode.bits()), mode, &codes);
+        let program = program(seed << 8 | u64::from(mode.bits()), mode, &codes, float);
         match lock_step(mode, &program, seed, &mut reference, &mut other) {
             Ok(n) => faults += n,
             Err(text) => panic!(
@@ -310,16 +354,20 @@ fn compare_tier(kind: Kind, mode: Mode) {
 }
 
 macro_rules! tiers {
-    ($($name:ident $kind:ident $mode:ident;)*) => {
-        $(#[test] fn $name() { compare_tier(Kind::$kind, Mode::$mode); })*
+    ($($name:ident $kind:ident $mode:ident $float:literal;)*) => {
+        $(#[test] fn $name() { compare_tier(Kind::$kind, Mode::$mode, $float); })*
     };
 }
 
 tiers! {
-    blocks_16 Jit M16;
-    blocks_32 Jit M32;
-    blocks_64 Jit M64;
-    regions_16 Regions M16;
-    regions_32 Regions M32;
-    regions_64 Regions M64;
+    blocks_16 Jit M16 false;
+    blocks_32 Jit M32 false;
+    blocks_64 Jit M64 false;
+    regions_16 Regions M16 false;
+    regions_32 Regions M32 false;
+    regions_64 Regions M64 false;
+    float_blocks_32 Jit M32 true;
+    float_blocks_64 Jit M64 true;
+    float_regions_32 Regions M32 true;
+    float_regions_64 Regions M64 true;
 }

@@ -6,6 +6,7 @@
 //! [`run`], or as an ELF file ([`elf`]) on Linux, natively or under any emulator.
 
 pub mod elf;
+mod float;
 mod run;
 mod workloads;
 

@@ -1,9 +1,9 @@
-//! The workloads: small integer programs that stress different parts of a translator.
+//! The workloads: small programs that stress different parts of a translator.
 //!
 //! Each is a function that may use every register but RSP, R14 and R15, and data from
 //! [`super::DATA`] on; it returns a checksum in RAX.
 
-use super::DATA;
+use super::{DATA, float};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
@@ -57,6 +57,42 @@ pub const ALL: &[Workload] = &[
         about: "indirect calls with changing targets",
         repeat: 1000,
         emit: icall,
+    },
+    Workload {
+        name: "matmul",
+        about: "scalar doubles, a dot product",
+        repeat: 300,
+        emit: float::matmul,
+    },
+    Workload {
+        name: "matmul2",
+        about: "packed doubles",
+        repeat: 600,
+        emit: float::matmul2,
+    },
+    Workload {
+        name: "nbody",
+        about: "square roots and divisions of doubles",
+        repeat: 60,
+        emit: float::nbody,
+    },
+    Workload {
+        name: "mandel",
+        about: "comparisons of doubles that branch",
+        repeat: 100,
+        emit: float::mandelbrot,
+    },
+    Workload {
+        name: "saxpy",
+        about: "packed singles",
+        repeat: 3000,
+        emit: float::saxpy,
+    },
+    Workload {
+        name: "pixels",
+        about: "packed integers",
+        repeat: 3000,
+        emit: float::pixels,
     },
 ];
 

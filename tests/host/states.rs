@@ -94,7 +94,7 @@ fn fpu(rng: &mut Rng) -> Fpu {
 }
 
 /// A random MXCSR: any rounding mode, DAZ, FTZ and flags; one in four unmasks exceptions.
-fn mxcsr(rng: &mut Rng) -> u32 {
+pub fn mxcsr(rng: &mut Rng) -> u32 {
     let mut value = 0x1f80 | (rng.below(4) as u32) << 13 | rng.below(64) as u32;
     for bit in [1 << 6, 1 << 15] {
         if rng.one_in(4) {

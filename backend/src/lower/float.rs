@@ -41,8 +41,31 @@ pub(crate) fn has_float(region: &Region) -> bool {
     all.any(|&v| region.inst(v).sets_mxcsr())
 }
 
-/// Marks the values that are computed because something with an effect needs them. The others
-/// are dropped by Cranelift.
+/// Whether an op's code reads each of its operands whatever they are. (A shift by more than the
+/// width does not.)
+fn reads_operands(inst: &Inst) -> bool {
+    use Op::*;
+    inst.sets_mxcsr()
+        || inst.op.info().effect != metaphrase_ir::Effect::Pure
+        || matches!(
+            inst.op,
+            Copy | Bitcast
+                | Zext
+                | Sext
+                | Trunc
+                | VGet
+                | VSet
+                | VFromInt
+                | VAnd
+                | VOr
+                | VXor
+                | VAndNot
+                | VSelect
+        )
+}
+
+/// Marks the values that are surely computed because something with an effect needs them. Cranelift
+/// drops the others.
 pub(super) fn mark_used(region: &Region, used: &mut Vec<bool>) {
     used.clear();
     used.resize(region.insts.len(), false);
@@ -76,7 +99,8 @@ pub(super) fn mark_used(region: &Region, used: &mut Vec<bool>) {
                     }
                 }
             }
-            _ => region.args(v).iter().for_each(|&a| need(a)),
+            _ if reads_operands(region.inst(v)) => region.args(v).iter().for_each(|&a| need(a)),
+            _ => {}
         }
     }
 }
@@ -94,6 +118,15 @@ impl Lower<'_, '_> {
         if inst.op == Op::FSignal {
             self.signal(inst, args);
             return Ok(None);
+        }
+        // A load of an earlier guest instruction must fault, if it does, before this one sets
+        // flags, so it is not folded into it.
+        let earlier = |v: &Value| {
+            let from = self.region.inst(*v);
+            from.op == Op::Load && from.insn != inst.insn
+        };
+        if args.iter().any(earlier) {
+            self.b.ins().sequence_point();
         }
         let a = self.value(args[0]);
         let b = args.get(1).map_or(a, |&b| self.value(b));
@@ -150,22 +183,15 @@ impl Lower<'_, '_> {
         }))
     }
 
-    /// The same value in a form that is not folded into the instruction as a memory operand.
-    /// Scalars that were loaded stay loads: MOVSS and MOVSD.
+    /// Keeps Cranelift from folding a load that is the first operand of a sum or product into the
+    /// instruction, for which it would exchange the operands: a load is not folded past a marker.
     fn first_operand(&mut self, a: clif::Value) -> clif::Value {
         let dfg = &self.b.func.dfg;
-        let ty = dfg.value_type(a);
         let load = dfg.value_def(a).inst();
-        if !load.is_some_and(|i| dfg.insts[i].opcode() == Opcode::Load) {
-            return a;
+        if load.is_some_and(|i| dfg.insts[i].opcode() == Opcode::Load) {
+            self.b.ins().sequence_point();
         }
-        let vector = if ty == types::F32 {
-            types::F32X4
-        } else {
-            types::F64X2
-        };
-        let v = self.b.ins().scalar_to_vector(vector, a);
-        self.b.ins().extractlane(v, 0)
+        a
     }
 
     /// Keeps Cranelift from dropping a result that nobody uses.

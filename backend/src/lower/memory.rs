@@ -88,7 +88,7 @@ fn is_narrow(region: &Region, v: Value) -> bool {
 }
 
 impl Lower<'_, '_> {
-    /// Loads the window's base in the entry block, if anything needs it.
+    /// Loads the window's base and limit in the entry block, if anything needs them.
     pub(super) fn prepare_memory(&mut self) {
         let needs = |v: &Value| {
             matches!(
@@ -99,6 +99,11 @@ impl Lower<'_, '_> {
         if self.region.blocks.iter().any(|b| b.insts.iter().any(needs)) {
             let offset = self.unit.layout.mem_base as i32;
             self.mem_base = Some(self.load_with(types::I64, self.constant, self.state, offset));
+        }
+        // In a loop the limit is worth a register; elsewhere whoever needs it loads it.
+        if self.region.blocks.len() > 1 {
+            let offset = self.unit.layout.mem_limit as i32;
+            self.mem_limit = Some(self.load_with(types::I64, self.constant, self.state, offset));
         }
     }
 
@@ -226,7 +231,10 @@ impl Lower<'_, '_> {
 
     /// Leaves the region if the linear address is not below the limit.
     fn check(&mut self, linear: clif::Value, write: bool) {
-        let limit = self.load_state(types::I64, self.unit.layout.mem_limit);
+        let limit = match self.mem_limit {
+            Some(limit) => limit,
+            None => self.load_state(types::I64, self.unit.layout.mem_limit),
+        };
         let outside = self
             .b
             .ins()

@@ -128,6 +128,7 @@ pub(crate) fn lower(
         s: scratch,
         state,
         mem_base: None,
+        mem_limit: None,
         insn: 0,
         targets: Vec::new(),
         tails: Tails::default(),
@@ -172,6 +173,7 @@ struct Lower<'a, 'f> {
     s: &'f mut Scratch,
     state: clif::Value,
     mem_base: Option<clif::Value>,
+    mem_limit: Option<clif::Value>,
     /// The guest instruction being lowered.
     insn: u16,
     targets: Vec<i64>,
