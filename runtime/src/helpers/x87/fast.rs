@@ -1,5 +1,6 @@
-//! The common case of arithmetic, in either core: both operands and the result are normal numbers,
-//! and rounding is to nearest, in 64 or 53 bits. A few integer instructions do that in less time than a host's x87 takes to load two registers and store one.
+//! The common case of arithmetic, in either core: both operands and the result are normal numbers
+//! or 0, and rounding is to nearest, in 64 or 53 bits. A few integer instructions do that in less
+//! time than a host's x87 takes to load two registers and store one.
 //!
 //! `None` sends the caller to the core.
 
@@ -57,6 +58,12 @@ fn is_normal(a: X87Reg) -> bool {
     a.mantissa >> 63 != 0 && (a.exponent & 0x7fff).wrapping_sub(1) < 0x7ffd
 }
 
+/// 0 of either sign.
+#[inline(always)]
+fn is_zero(a: X87Reg) -> bool {
+    a.mantissa == 0 && a.exponent & 0x7fff == 0
+}
+
 /// Rounds a significand with its top bit; the exponent may be anything.
 #[inline(always)]
 fn round(double: bool, sign: u64, exponent: i64, significand: u128) -> Outcome {
@@ -84,7 +91,16 @@ fn round(double: bool, sign: u64, exponent: i64, significand: u128) -> Outcome {
 #[inline(always)]
 fn add(double: bool, a: X87Reg, b: X87Reg) -> Outcome {
     if !(is_normal(a) && is_normal(b)) {
-        return None;
+        // One of them 0: only the other one is rounded.
+        let other = if is_zero(a) { b } else { a };
+        let one = is_zero(a) != is_zero(b) && is_normal(other);
+        let significand = u128::from(other.mantissa) << 64;
+        let exponent = (other.exponent & 0x7fff) as i64;
+        return if one {
+            round(double, other.exponent & 0x8000, exponent, significand)
+        } else {
+            None
+        };
     }
     // The larger magnitude first.
     let (ea, eb) = (a.exponent & 0x7fff, b.exponent & 0x7fff);
@@ -126,10 +142,15 @@ fn add(double: bool, a: X87Reg, b: X87Reg) -> Outcome {
 /// a * b.
 #[inline(always)]
 fn mul(double: bool, a: X87Reg, b: X87Reg) -> Outcome {
-    if !(is_normal(a) && is_normal(b)) {
-        return None;
-    }
     let sign = (a.exponent ^ b.exponent) & 0x8000;
+    if !(is_normal(a) && is_normal(b)) {
+        let finite = |v: X87Reg| is_zero(v) || is_normal(v);
+        let zero = X87Reg {
+            mantissa: 0,
+            exponent: sign,
+        };
+        return (finite(a) && finite(b)).then_some((zero, 0));
+    }
     let product = u128::from(a.mantissa) * u128::from(b.mantissa);
     let shift = product.leading_zeros();
     let exponent = (a.exponent & 0x7fff) as i64 + (b.exponent & 0x7fff) as i64 - 0x3ffe;
