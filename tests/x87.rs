@@ -8,8 +8,10 @@
 //! helper was written on (AMD Zen).
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
+mod fpu;
 mod host;
 
+use fpu::*;
 use host::case::*;
 use host::engine::{Engine, Kind, Stop};
 use host::rng::Rng;
@@ -20,111 +22,6 @@ use metaphrase_runtime::options::X87Core;
 /// Random states for each encoding with a memory operand, and for each with a register: those are
 /// eight to a form.
 const CASES: (u32, u32) = (1000, 150);
-
-/// Size of a memory operand: an FSAVE image and room around it.
-const OPERAND_LEN: usize = 128;
-/// An FSAVE image.
-type Image = [u8; 108];
-
-// Places in the data area.
-const BEFORE: u64 = DATA;
-const OPERAND: u64 = DATA + 0x200;
-const AFTER: u64 = DATA + 0x400;
-const WORDS: u64 = DATA + 0x600;
-const STACK: u64 = DATA + 0x1000;
-
-/// An 80-bit value of any class: significand, then sign and exponent.
-fn extended(rng: &mut Rng) -> (u64, u16) {
-    let sign = (rng.below(2) << 15) as u16;
-    let top = 1u64 << 63;
-    let (mantissa, exponent) = match rng.below(16) {
-        0 => (0, 0),
-        1 => (top, 0x3fff),
-        2 => (top, 0x7fff),
-        3 => (0xc0 << 56 | rng.u64() >> 3, 0x7fff),
-        4 => (top | rng.u64() >> 2 | 1, 0x7fff),
-        5 => (rng.u64() >> 1, 0),
-        6 => (rng.u64() >> 1, rng.below(0x8000)),
-        7 => (top | rng.u64(), rng.below(0x8000)),
-        8 => (top | rng.below(64) << 56, 0x3fff + rng.below(8)),
-        9 => (top | rng.u64(), 0x3fff - 0x3ff + rng.below(0x7ff)),
-        10 => (top | rng.u64() << 11, 0x3fff - 20 + rng.below(40)),
-        11 => (top | rng.u64() << 40, 0x3fff - 0x80 + rng.below(0x100)),
-        12 => (top | rng.u64(), rng.pick(&[0, 1, 0x7ffe, 0x3bff, 0x43ff])),
-        _ => (top | rng.u64(), 0x3fff - 4 + rng.below(70)),
-    };
-    (mantissa, exponent as u16 | sign)
-}
-
-/// Bytes for a memory operand: often a float or integer of a telling value.
-fn operand(rng: &mut Rng) -> [u8; OPERAND_LEN] {
-    let mut out = [0; OPERAND_LEN];
-    for chunk in out.chunks_mut(8) {
-        chunk.copy_from_slice(&rng.u64().to_le_bytes());
-    }
-    let telling: u64 = match rng.below(12) {
-        0 => 0,
-        1 => 1.0f64.to_bits(),
-        2 => f64::INFINITY.to_bits(),
-        3 => 0x7ff8 << 48 | rng.u64() >> 16,
-        4 => 0x7ff0 << 48 | rng.u64() >> 16,
-        5 => rng.u64() >> 13,
-        6 => f64::from(rng.u64() as i32).to_bits(),
-        7 => f32::from(rng.u64() as i16).to_bits().into(),
-        8 => rng.pick(&[0x7f80_0000, 0x7fc0_1234, 0xff80_0001, 0x8000_0001, 0x1234]),
-        9 => rng.below(1000),
-        _ => return out,
-    };
-    out[..8].copy_from_slice(&telling.to_le_bytes());
-    out
-}
-
-/// Ten bytes of packed decimal.
-fn decimal(rng: &mut Rng) -> [u8; 10] {
-    let mut out = [0; 10];
-    for b in &mut out[..9] {
-        *b = (rng.below(10) << 4 | rng.below(10)) as u8;
-    }
-    out[9] = (rng.below(2) << 7) as u8;
-    out
-}
-
-/// A random FSAVE image without a pending exception.
-fn random_image(rng: &mut Rng) -> Image {
-    let mut image = [0u8; 108];
-    let masks = match rng.below(3) {
-        0 => rng.u64() as u16 & 0x3f,
-        _ => 0x3f,
-    };
-    let mut control = rng.u64() as u16 & 0xf00 | masks | 0x40;
-    if control & 0x300 == 0x100 {
-        // A reserved precision has no meaning.
-        control ^= 0x200;
-    }
-    let status = rng.u64() as u16 & (0x7f40 | masks);
-    let empty = match rng.below(4) {
-        0 => rng.u64() as u8,
-        1 => 0,
-        // Free room above the stack, whatever TOP is.
-        n => (if n == 2 { 0x80u8 } else { 0xe0 }).rotate_left(u32::from(status >> 11 & 7)),
-    };
-    let tags = (0..8)
-        .filter(|n| empty >> n & 1 != 0)
-        .fold(0u16, |w, n| w | 3 << (2 * n));
-    image[0..2].copy_from_slice(&control.to_le_bytes());
-    image[4..6].copy_from_slice(&status.to_le_bytes());
-    image[8..10].copy_from_slice(&tags.to_le_bytes());
-    let pointers = [0x7654_3210, 0x0123_1234, 0x0fed_cba9, 0x5678u32];
-    for (bytes, word) in image[12..28].chunks_mut(4).zip(pointers) {
-        bytes.copy_from_slice(&word.to_le_bytes());
-    }
-    for register in image[28..].chunks_mut(10) {
-        let (mantissa, exponent) = extended(rng);
-        register[..8].copy_from_slice(&mantissa.to_le_bytes());
-        register[8..].copy_from_slice(&exponent.to_le_bytes());
-    }
-    image
-}
 
 /// What a program starts from and ends with.
 #[derive(Clone, PartialEq)]
@@ -166,63 +63,36 @@ fn program16(encoding: &Encoding) -> Vec<u8> {
 /// How much further into [`program16`] the instruction is than into [`program`].
 const LATER16: u64 = 5;
 
-/// A page of native code.
-struct Native(*mut u8);
-
-impl Native {
-    fn new() -> Native {
-        // SAFETY: a new anonymous mapping goes where nothing else is.
-        let p = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                4096,
-                libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        assert_ne!(p, libc::MAP_FAILED);
-        Native(p.cast())
+/// Runs the program natively.
+fn run_natively(page: &Native, insn: &[u8], before: &World) -> (World, Place) {
+    let code = program(insn, 0xc3);
+    let mut after = before.clone();
+    after.words[1] = 0;
+    // SAFETY: the page is writable and executable; the code uses only the four pointers and
+    // what the ABI lets it clobber, and FNSAVE leaves the FPU initialised.
+    unsafe {
+        std::ptr::copy_nonoverlapping(code.as_ptr(), page.0, code.len());
+        let f: extern "sysv64" fn(*const u8, *mut u8, *mut u8, *mut u64) =
+            std::mem::transmute(page.0);
+        f(
+            before.image.as_ptr(),
+            after.operand.as_mut_ptr(),
+            after.image.as_mut_ptr(),
+            after.words.as_mut_ptr(),
+        );
     }
-
-    fn run(&self, insn: &[u8], before: &World) -> (World, Place) {
-        let code = program(insn, 0xc3);
-        let mut after = before.clone();
-        after.words[1] = 0;
-        // SAFETY: the page is writable and executable; the code uses only the four pointers and
-        // what the ABI lets it clobber, and FNSAVE leaves the FPU initialised.
-        unsafe {
-            std::ptr::copy_nonoverlapping(code.as_ptr(), self.0, code.len());
-            let f: extern "sysv64" fn(*const u8, *mut u8, *mut u8, *mut u64) =
-                std::mem::transmute(self.0);
-            f(
-                before.image.as_ptr(),
-                after.operand.as_mut_ptr(),
-                after.image.as_mut_ptr(),
-                after.words.as_mut_ptr(),
-            );
-        }
-        let (cs, ds): (u16, u16);
-        // SAFETY: reads two selectors.
-        unsafe {
-            std::arch::asm!("mov {0:x}, cs", "mov {1:x}, ds", out(reg) cs, out(reg) ds);
-        }
-        let place = Place {
-            code: self.0 as u64,
-            operand: after.operand.as_ptr() as u64,
-            cs,
-            ds,
-        };
-        (after, place)
+    let (cs, ds): (u16, u16);
+    // SAFETY: reads two selectors.
+    unsafe {
+        std::arch::asm!("mov {0:x}, cs", "mov {1:x}, ds", out(reg) cs, out(reg) ds);
     }
-}
-
-impl Drop for Native {
-    fn drop(&mut self) {
-        // SAFETY: mapped in `new`, and nobody runs in it.
-        unsafe { libc::munmap(self.0.cast(), 4096) };
-    }
+    let place = Place {
+        code: page.0 as u64,
+        operand: after.operand.as_ptr() as u64,
+        cs,
+        ds,
+    };
+    (after, place)
 }
 
 /// Runs the program that `engine` has loaded.
@@ -337,12 +207,6 @@ fn normalise(world: &mut World, place: Place, pointers: bool) {
     world.words[1] &= 0xffff_ffff;
 }
 
-/// Whether the host keeps selectors, opcode and operand pointer whatever happens (CPUID leaf 7:
-/// neither FDP_EXCPTN_ONLY nor deprecated FCS and FDS).
-fn host_keeps_pointers() -> bool {
-    std::arch::x86_64::__cpuid_count(7, 0).ebx & (1 << 6 | 1 << 13) == 0
-}
-
 /// The transcendental functions, whose last bit is the implementation's.
 fn transcendental(encoding: &Encoding) -> bool {
     matches!(
@@ -439,7 +303,7 @@ fn every_encoding_does_what_the_host_does() {
                 _ => {}
             }
             let run = || {
-                let (mut world, place) = native.run(&encoding.bytes, &before);
+                let (mut world, place) = run_natively(&native, &encoding.bytes, &before);
                 normalise(&mut world, place, pointers);
                 world
             };
@@ -520,119 +384,6 @@ fn an_unmasked_exception_comes_with_the_next_waiting_instruction() {
             let state = &engine.vcpu.state;
             assert_eq!(state.rip, mode.ip(CODE_AT) + 10, "at FNOP");
             assert_eq!(state.gpr[0] & 0x80ff, 0x8084, "B, ES and ZE");
-        }
-    }
-}
-
-/// An FXSAVE image at the alignment that it needs.
-#[derive(Clone, Copy)]
-#[repr(C, align(16))]
-struct FxImage([u8; 512]);
-
-/// A random image; also of a pending exception.
-fn random_fx_image(rng: &mut Rng) -> FxImage {
-    let mut image = [0; 512];
-    for word in image.chunks_mut(8) {
-        word.copy_from_slice(&rng.u64().to_le_bytes());
-    }
-    // MXCSR without the reserved bits.
-    image[26..28].fill(0);
-    // Pointers of 47 bits, which are canonical in every CPU: one that is not does not come back.
-    for high in [13, 21] {
-        image[high] &= 0x7f;
-        image[high + 1..high + 3].fill(0);
-    }
-    for register in image[32..160].chunks_mut(16) {
-        let (mantissa, exponent) = extended(rng);
-        register[..8].copy_from_slice(&mantissa.to_le_bytes());
-        register[8..10].copy_from_slice(&exponent.to_le_bytes());
-    }
-    FxImage(image)
-}
-
-/// Blanks what a host may keep otherwise: the mask of MXCSR, and the pointers unless an exception
-/// is pending (AMD's CPUs store them only then).
-fn blank_fx(image: &mut FxImage, pointers: bool) {
-    image.0[28..32].fill(0);
-    let pending = image.0[2] & 0x80 != 0;
-    if !(pointers && pending) {
-        image.0[6..24].fill(0);
-    }
-}
-
-#[test]
-fn fxsave_and_fxrstor_do_what_the_host_does() {
-    let native = Native::new();
-    let pointers = host_keeps_pointers();
-    let mut rng = Rng::new(512);
-    // FXRSTOR [RDI]; FXSAVE [RSI], or the forms with REX.W; LDMXCSR [RCX]; FNINIT.
-    let code = |wide: bool, end: u8| {
-        let mut code = Vec::new();
-        for insn in [[0x0f, 0xae, 0x0f], [0x0f, 0xae, 0x06]] {
-            code.extend(wide.then_some(0x48));
-            code.extend(insn);
-        }
-        code.extend([0x0f, 0xae, 0x11, 0xdb, 0xe3, end]);
-        code
-    };
-    for (mode, wide) in [(Mode::M64, false), (Mode::M64, true), (Mode::M32, false)] {
-        let mut engines = Kind::SINGLE.map(|kind| (kind, Engine::new(kind, mode)));
-        for (_, engine) in &mut engines {
-            engine.load(CODE_AT, &code(wide, 0xcc));
-        }
-        for _ in 0..CASES.0 {
-            let (from, filler) = (random_fx_image(&mut rng), random_fx_image(&mut rng));
-            let run = || {
-                let mut out = filler;
-                let mxcsr = 0x1f80u32;
-                let code = code(wide, 0xc3);
-                // SAFETY: the page is writable and executable; the code accesses the images and the
-                // word, and leaves the FPU and MXCSR as a function may.
-                unsafe {
-                    std::ptr::copy_nonoverlapping(code.as_ptr(), native.0, code.len());
-                    let f: extern "sysv64" fn(*const FxImage, *mut FxImage, u64, *const u32) =
-                        std::mem::transmute(native.0);
-                    f(&from, &mut out, 0, &mxcsr);
-                }
-                if mode == Mode::M32 {
-                    // XMM8 to XMM15 are not there.
-                    out.0[288..416].copy_from_slice(&filler.0[288..416]);
-                }
-                blank_fx(&mut out, pointers);
-                out
-            };
-            let (mut previous, mut want) = (run(), run());
-            while previous.0 != want.0 {
-                previous = std::mem::replace(&mut want, run());
-            }
-            for (kind, engine) in &mut engines {
-                let memory = &engine.vcpu.env.memory;
-                memory.write_bytes(BEFORE, &from.0).expect("data");
-                memory.write_bytes(OPERAND, &filler.0).expect("data");
-                let mxcsr = 0x1f80u32.to_le_bytes();
-                memory.write_bytes(WORDS, &mxcsr).expect("data");
-                let state = &mut engine.vcpu.state;
-                (state.gpr[7], state.gpr[6], state.gpr[1]) = (BEFORE, OPERAND, WORDS);
-                state.rip = mode.ip(CODE_AT);
-                let stop = engine.go(100);
-                assert!(
-                    matches!(stop, Stop::Exception(e) if e.vector == 3),
-                    "{stop:?}"
-                );
-                let mut got = FxImage([0; 512]);
-                let memory = &engine.vcpu.env.memory;
-                memory.read_bytes(OPERAND, &mut got.0).expect("data");
-                blank_fx(&mut got, pointers);
-                let differ: Vec<usize> = (0..512).filter(|&n| got.0[n] != want.0[n]).collect();
-                assert!(
-                    differ.is_empty(),
-                    "{mode:?} {} wide {wide}: bytes {differ:?}\nfrom {:02x?}\nhost {:02x?}\nours {:02x?}",
-                    kind.name(),
-                    &from.0[..32],
-                    &want.0[..32],
-                    &got.0[..32]
-                );
-            }
         }
     }
 }

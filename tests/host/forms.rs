@@ -108,7 +108,7 @@ pub fn class(code: Code) -> Class {
     if x87 {
         Class::System("x87: compared by tests/x87.rs")
     } else if all(&[FXSR]) {
-        Class::System("FPU state image")
+        Class::System("compared by tests/fxsave.rs")
     } else if integer {
         Class::Integer
     } else if varying {
