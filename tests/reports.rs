@@ -58,6 +58,10 @@ fn statistics_as_json_hold_the_counters() {
             assert_eq!(tiers.len(), 3, "{stats}");
             assert!(tiers[0] > 0, "{stats}");
         }
+        for name in ["float_inline", "float_calls"] {
+            let tiers: Vec<u64> = serde_json::from_value(stats[name].clone()).unwrap();
+            assert_eq!(tiers.len(), 3, "{stats}");
+        }
         // Exits, callouts and traps, invalidations, time.
         for name in [
             "blocks_interpreted",

@@ -33,6 +33,13 @@ pub struct Stats {
     pub translated_instructions: [u64; 3],
     /// Guest bytes translated, by tier.
     pub translated_bytes: [u64; 3],
+    /// Floating-point operations translated, by tier, that run as the host's instructions.
+    pub float_inline: [u64; 3],
+    /// Floating-point operations translated, by tier, that call: a helper (x87, and SSE while an
+    /// exception is unmasked), or a stub of the host's one instruction. How often helpers were
+    /// called is in `callouts`; executions of inline operations and of stubs in compiled code are
+    /// not counted, which would cost more than they do.
+    pub float_calls: [u64; 3],
     /// Host code bytes published, all time.
     pub code_bytes: u64,
     /// Host code bytes in the arena now.

@@ -58,6 +58,14 @@ pub fn text(s: &Stats) -> String {
     );
     let _ = writeln!(
         out,
+        "floating point {} operations translated inline, {} as calls (by tier: {:?} and {:?})",
+        s.float_inline.iter().sum::<u64>(),
+        s.float_calls.iter().sum::<u64>(),
+        s.float_inline,
+        s.float_calls
+    );
+    let _ = writeln!(
+        out,
         "guest          {} system calls, {} exceptions",
         s.syscalls, s.exceptions
     );

@@ -6,10 +6,12 @@ use crate::memory::MapError;
 use crate::options::Engine;
 use crate::tier::{Done, Job};
 use crate::translate::{TranslateError, direct_exits, limits, to_ir, to_program};
+use metaphrase_backend::sse;
 use metaphrase_backend::{CodeRef, CompiledRegion};
 use metaphrase_frontend::Lifted;
 use metaphrase_ir::GuestInsn;
 use metaphrase_ir::passes::PassSet;
+use metaphrase_ir::{Helper, Op, Region};
 use std::time::Instant;
 
 impl Vcpu {
@@ -57,6 +59,9 @@ impl Vcpu {
         )?;
         self.stats.translated_instructions[tier as usize] += lifted.region.guest.len() as u64;
         self.stats.translated_bytes[tier as usize] += u64::from(lifted.bytes);
+        let (inline, calls) = float_operations(&lifted.region);
+        self.stats.float_inline[tier as usize] += inline;
+        self.stats.float_calls[tier as usize] += calls;
         if let Some(observer) = &mut self.observer {
             observer.translated(&self.env.memory, tier, &lifted);
         }
@@ -321,5 +326,25 @@ impl Vcpu {
             return Ok(());
         }
         self.request(id, 2)
+    }
+}
+
+/// How many floating-point operations a region has: inline, and as calls.
+fn float_operations(region: &Region) -> (u64, u64) {
+    let (mut inline, mut calls) = (0, 0);
+    for &v in region.blocks.iter().flat_map(|b| &b.insts) {
+        let inst = region.inst(v);
+        if inst.sets_mxcsr() {
+            inline += 1;
+        } else if inst.op == Op::Call {
+            let helper = Helper::from_imm(inst.imm);
+            let float = matches!(helper, Helper::SseFloat | Helper::SseChecked | Helper::X87);
+            calls += u64::from(float);
+        }
+    }
+    if sse::NATIVE {
+        (inline, calls)
+    } else {
+        (0, inline + calls)
     }
 }
