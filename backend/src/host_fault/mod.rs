@@ -149,12 +149,15 @@ pub fn install() -> Result<(), BackendError> {
     result
 }
 
+#[cfg(all(target_arch = "x86_64", not(feature = "portable-float")))]
 /// What SIGFPE is asked first.
 type FloatHook = unsafe fn(c_int, *mut c_void) -> bool;
 
+#[cfg(all(target_arch = "x86_64", not(feature = "portable-float")))]
 /// The hook, and what handled SIGFPE before.
 static FLOAT: OnceLock<(FloatHook, libc::sigaction)> = OnceLock::new();
 
+#[cfg(all(target_arch = "x86_64", not(feature = "portable-float")))]
 /// Installs a handler for SIGFPE that asks `hook`, with the signal and its context, whether the
 /// signal is its own; others go to whoever handled them before.
 pub(crate) fn chain_float(hook: FloatHook) {
@@ -175,6 +178,7 @@ pub(crate) fn chain_float(hook: FloatHook) {
     unsafe { libc::sigaction(libc::SIGFPE, &action, std::ptr::null_mut()) };
 }
 
+#[cfg(all(target_arch = "x86_64", not(feature = "portable-float")))]
 extern "C" fn float_handler(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     let Some((hook, previous)) = FLOAT.get() else {
         return;

@@ -362,21 +362,21 @@ impl Lower<'_, '_> {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(feature = "portable-float")))]
 fn stub_address(op: SseOp, imm: u8) -> usize {
     sse::stub(op, imm)
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(any(not(target_arch = "x86_64"), feature = "portable-float"))]
 fn stub_address(op: SseOp, _: u8) -> usize {
     unreachable!("{} has no stub on this host", op.name())
 }
 
 /// Whether an operation has a stub on this host.
 pub(super) fn has_stub(op: SseOp) -> bool {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(feature = "portable-float")))]
     return sse::has(op);
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(any(not(target_arch = "x86_64"), feature = "portable-float"))]
     return {
         let _ = op;
         false

@@ -6,7 +6,10 @@ use super::{FLAGS, MASKS};
 use metaphrase_ir::SseOp;
 
 /// MXCSR stays in the guest state: nothing changes when guest code begins or ends.
-#[cfg_attr(target_arch = "x86_64", allow(dead_code))]
+#[cfg_attr(
+    all(target_arch = "x86_64", not(feature = "portable-float")),
+    allow(dead_code)
+)]
 mod state {
     use super::super::FLAGS;
     use metaphrase_ir::SseOp;
@@ -66,7 +69,10 @@ mod state {
     }
 }
 
-#[cfg_attr(target_arch = "x86_64", allow(unused_imports))]
+#[cfg_attr(
+    all(target_arch = "x86_64", not(feature = "portable-float")),
+    allow(unused_imports)
+)]
 pub use state::{Control, Prepared, flags_now, set_now};
 
 /// Computes an operation with every exception masked.

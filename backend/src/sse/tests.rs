@@ -2,7 +2,7 @@
 
 use super::x86_64::has;
 use super::*;
-use metaphrase_ir::SseForm;
+use metaphrase_ir::{SseForm, SseOp};
 
 /// What is worth trying in a lane: zeros, denormals, the borders of the normal numbers and of
 /// integers, halves, infinities, and NaNs of both kinds, each with both signs.

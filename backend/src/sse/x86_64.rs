@@ -4,11 +4,32 @@
 //! its own to use, the second gets the result. It changes no register but MXCSR and the flags, so
 //! that compiled code can call it without saving any. Each lies in 64 bytes of its own.
 
-use super::{FLAGS, MASKS, STARTS, index, is_sse41, portable};
-use metaphrase_ir::{SseOp, for_each_sse_op};
+use super::{FLAGS, MASKS, portable};
+use metaphrase_ir::{SseForm, SseOp, for_each_sse_op};
 use std::arch::{asm, global_asm};
 use std::ffi::{c_int, c_void};
 use std::sync::Once;
+
+/// Where each operation's stubs begin, counted in stubs.
+const STARTS: [usize; SseOp::ALL.len() + 1] = {
+    let mut starts = [0; SseOp::ALL.len() + 1];
+    let mut n = 0;
+    while n < SseOp::ALL.len() {
+        starts[n + 1] = starts[n] + SseOp::ALL[n].form().variants();
+        n += 1;
+    }
+    starts
+};
+
+/// The number of an operation's stub.
+const fn index(op: SseOp, imm: u8) -> usize {
+    STARTS[op as usize] + (imm as usize & (op.form().variants() - 1))
+}
+
+/// Whether the operation needs SSE4.1, which not every x86-64 host has.
+const fn is_sse41(op: SseOp) -> bool {
+    matches!(op.form(), SseForm::Imm(16 | 256))
+}
 
 /// Bytes between stubs.
 const STRIDE: usize = 64;
