@@ -89,6 +89,8 @@ impl Scratch {
         std::fs::write(dir.join("text"), &text).unwrap();
         std::fs::write(dir.join("script.sh"), SCRIPT).unwrap();
         std::fs::write(dir.join("script.lua"), LUA).unwrap();
+        std::fs::write(dir.join("sound.wav"), sound()).unwrap();
+        std::fs::write(dir.join("picture.y4m"), picture()).unwrap();
         Scratch(dir)
     }
 
@@ -185,6 +187,67 @@ print(("hello world"):gsub("o", "0"), #("x"):rep(1000), 7 // 2, -7 // 2, 7 % -3,
 print(math.maxinteger + 1 == math.mininteger, 0x7fffffffffffffff, 1e15, 2^53, 0/0 ~= 0/0)
 print(string.format("%q", 0.1), tostring(1e308 * 10), math.floor(-3.5), math.tointeger(3.0))
 "#;
+
+/// Half a second of two tones, one of them rising, and noise: 16-bit samples in a WAV file.
+fn sound() -> Vec<u8> {
+    const SAMPLES: u32 = 22_050;
+    let mut out = Vec::new();
+    out.extend(b"RIFF");
+    out.extend((36 + 2 * SAMPLES).to_le_bytes());
+    out.extend(b"WAVEfmt ");
+    out.extend(16u32.to_le_bytes());
+    for part in [1u16, 1, 44_100, 0, 22_664, 1, 2, 16] {
+        out.extend(part.to_le_bytes());
+    }
+    out.extend(b"data");
+    out.extend((2 * SAMPLES).to_le_bytes());
+    for n in 0..SAMPLES {
+        let t = f64::from(n);
+        let noise = f64::from(n * 7919 % 201) - 100.0;
+        let value = 9000.0 * (t * 0.05).sin() + 7000.0 * (t * t * 4e-6).sin() + noise;
+        out.extend((value as i16).to_le_bytes());
+    }
+    out
+}
+
+/// Six small frames of moving gradients.
+fn picture() -> Vec<u8> {
+    let mut out = b"YUV4MPEG2 W96 H64 F25:1 C420\n".to_vec();
+    for t in 0..6u32 {
+        out.extend(b"FRAME\n");
+        for y in 0..64 {
+            out.extend((0..96).map(|x| (x * 3 + y * 2 + t * 5 + (x * y >> 4)) as u8));
+        }
+        for y in 0..32u32 {
+            out.extend((0..48).map(|x: u32| (x + t) as u8 ^ y as u8));
+        }
+        for y in 0..32u32 {
+            out.extend((0..48).map(|x: u32| (y * 2 + t + x / 9) as u8));
+        }
+    }
+    out
+}
+
+/// Sums of transcendental functions, roots and quotients in double precision.
+const SQL: &str = "with recursive c(x) as (select 1 union all select x + 1 from c where x < 1500)
+    select sum(sin(x) * sqrt(x)), avg(x * 1.0 / 7), printf('%.15g', sum(exp(-x / 300.0) / x)) from c;";
+
+/// Programs that are heavy on floating point and SIMD.
+macro_rules! numeric {
+    ($($test:ident: $program:literal $args:expr;)*) => {$(
+        #[test]
+        fn $test() {
+            same_as_native(Width::X86_64, $program, &$args, b"");
+        }
+    )*};
+}
+
+numeric! {
+    flac_sound: "flac" ["--silent", "-c", "-8", "sound.wav"];
+    lame_sound: "lame" ["--quiet", "sound.wav", "-"];
+    x264_picture: "x264" ["--threads", "1", "--quiet", "-o", "-", "--muxer", "raw", "picture.y4m"];
+    sqlite_numbers: "sqlite3" [":memory:", SQL];
+}
 
 /// One test for each width and program.
 macro_rules! programs {
