@@ -4,6 +4,7 @@ pub mod cache;
 pub mod cpu_model;
 pub mod env;
 pub mod helpers;
+pub mod host_mask;
 pub mod interp;
 pub mod lockstep;
 pub mod memory;

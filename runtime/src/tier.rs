@@ -243,7 +243,7 @@ fn start_worker(options: &Options) -> Option<Worker> {
         }
     };
     // Signals are for the thread that runs the guest.
-    let thread = crate::user::with_signals_blocked(|| {
+    let thread = crate::host_mask::with_signals_blocked(|| {
         std::thread::Builder::new()
             .name("metaphrase-jit".into())
             .spawn(body)

@@ -27,7 +27,7 @@ mod vfork;
 pub use abi::{Abi, Errno};
 pub use engine::Engine;
 pub use loader::LoadError;
-pub use signal::host::{die_by, with_signals_blocked};
+pub use signal::host::die_by;
 
 use crate::cpu_model::CpuModel;
 use crate::env::Env;

@@ -8,6 +8,10 @@
 //! signal handlers.
 
 use super::siginfo::SigInfo;
+use crate::host_mask::swap_mask;
+pub use crate::host_mask::{
+    ENGINE_SIGNALS, Mask, bit, current_mask, host_mask, with_signals_blocked,
+};
 use crate::user::abi::{Errno, SysResult};
 use std::cell::UnsafeCell;
 use std::sync::Arc;
@@ -48,29 +52,6 @@ pub fn is_waiting() -> bool {
     SLOT.load(Ordering::Acquire) != 0
 }
 
-/// Signals that belong to the engine (host faults in compiled code): never blocked on the host,
-/// their dispositions never touched.
-pub const ENGINE_SIGNALS: [i32; 5] = [
-    libc::SIGSEGV,
-    libc::SIGBUS,
-    libc::SIGILL,
-    libc::SIGFPE,
-    libc::SIGTRAP,
-];
-
-/// A signal set with a bit for each signal, bit 0 for signal 1, as Linux has it.
-pub type Mask = u64;
-
-/// The bit of a signal.
-pub const fn bit(signal: i32) -> Mask {
-    1 << (signal - 1)
-}
-
-/// The host mask that goes with a guest mask.
-pub fn host_mask(mask: Mask) -> Mask {
-    ENGINE_SIGNALS.iter().fold(mask, |m, &s| m & !bit(s))
-}
-
 /// Sets the host's signal mask and gives the old one. While a signal is in the slot, everything
 /// stays blocked; the mask is to be set again when the slot is empty.
 pub fn set_mask(mask: Mask) -> Mask {
@@ -79,47 +60,6 @@ pub fn set_mask(mask: Mask) -> Mask {
         swap_mask(mask);
     }
     old
-}
-
-fn swap_mask(mask: Mask) -> Mask {
-    let new = host_mask(mask);
-    let mut old: Mask = 0;
-    // SAFETY: both pointers are to 8-byte sets, which is the size that the call is told.
-    unsafe {
-        libc::syscall(
-            libc::SYS_rt_sigprocmask,
-            libc::SIG_SETMASK,
-            &raw const new,
-            &raw mut old,
-            8,
-        );
-    }
-    old
-}
-
-/// The host's signal mask.
-pub fn current_mask() -> Mask {
-    let mut old: Mask = 0;
-    // SAFETY: a null set asks for the old one only.
-    unsafe {
-        libc::syscall(
-            libc::SYS_rt_sigprocmask,
-            libc::SIG_SETMASK,
-            std::ptr::null::<Mask>(),
-            &raw mut old,
-            8,
-        );
-    }
-    old
-}
-
-/// Runs something (the start of a thread, say) with all signals blocked. Threads of the engine
-/// must be started so: a signal that the host gave to one of them would not interrupt the guest.
-pub fn with_signals_blocked<T>(f: impl FnOnce() -> T) -> T {
-    let old = swap_mask(!0);
-    let result = f();
-    set_mask(old);
-    result
 }
 
 /// What the host does with a signal.
