@@ -140,8 +140,7 @@ pub struct EngineArgs {
     /// Let indirect exits return to the dispatcher.
     #[arg(long, help_heading = "Optimisations")]
     pub no_jump_cache: bool,
-    /// Switch an IR pass off (forward, fuse, fold, flags, dce), or `verify`; may be repeated.
-    #[arg(long, value_name = "PASS", help_heading = "Optimisations")]
+    #[arg(long, value_name = "PASS", help_heading = "Optimisations", help = pass_help())]
     pub disable_pass: Vec<String>,
     /// Switch an IR pass on (`verify`, or `break` to see a miscompile caught).
     #[arg(long, value_name = "PASS", help_heading = "Optimisations")]
@@ -398,12 +397,21 @@ pub struct DumpArgs {
     /// Form a region instead of one block.
     #[arg(long)]
     pub region: bool,
-    /// Switch an IR pass off; may be repeated.
-    #[arg(long, value_name = "PASS")]
+    #[arg(long, value_name = "PASS", help = pass_help())]
     pub disable_pass: Vec<String>,
     /// Switch an IR pass on; may be repeated.
     #[arg(long, value_name = "PASS")]
     pub enable_pass: Vec<String>,
+}
+
+/// The passes by name.
+fn pass_help() -> String {
+    let names = PassSet::NAMES.iter().filter(|n| **n != "break");
+    let names: Vec<&str> = names.copied().collect();
+    format!(
+        "Switch an IR pass off ({}); may be repeated",
+        names.join(", ")
+    )
 }
 
 /// Rewrites QEMU's single-dash words to the long names that the parser knows; stops at the guest
