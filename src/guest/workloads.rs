@@ -61,25 +61,25 @@ pub const ALL: &[Workload] = &[
     Workload {
         name: "matmul",
         about: "scalar doubles, a dot product",
-        repeat: 300,
+        repeat: 600,
         emit: float::matmul,
     },
     Workload {
         name: "matmul2",
         about: "packed doubles",
-        repeat: 600,
+        repeat: 900,
         emit: float::matmul2,
     },
     Workload {
         name: "nbody",
         about: "square roots and divisions of doubles",
-        repeat: 60,
+        repeat: 1000,
         emit: float::nbody,
     },
     Workload {
         name: "mandel",
         about: "comparisons of doubles that branch",
-        repeat: 100,
+        repeat: 500,
         emit: float::mandelbrot,
     },
     Workload {

@@ -5,7 +5,8 @@
 //! A register is *dirty* where memory may not hold its value. Forward over the graph: a `setreg`
 //! makes it dirty; before an observer (see [`super::liveness`]) every dirty register that it
 //! observes is written. Where blocks join, what is dirty on one side is dirty. At a loop's first
-//! block only what the loop itself leaves dirty is; the rest is written before the loop.
+//! block only what the loop itself leaves dirty is; the rest is written before the loop. Of nested
+//! loops that share their first block that is the inner one, if it observes anything.
 //!
 //! Each write is put in as a `getreg` and a `setreg` of its value; [`super::forward`] finds the
 //! value.
@@ -135,6 +136,9 @@ impl WriteBack<'_> {
         let kept: Vec<RegMask> = (0..n as u32)
             .map(|b| self.dirty_after(Block(b), REGS))
             .collect();
+        let inner: Vec<Option<Block>> = (0..n as u32)
+            .map(|b| self.inner_loop(cfg, Block(b)))
+            .collect();
         let mut starts = vec![0; n];
         let mut changed = true;
         while changed {
@@ -144,7 +148,10 @@ impl WriteBack<'_> {
                 let goes_back = |p: &&Block| cfg.order[p.0 as usize] >= place;
                 let preds = cfg.preds(b);
                 let is_loop = preds.iter().any(|p| goes_back(&p));
-                let from = preds.iter().filter(|p| !is_loop || goes_back(p));
+                let chosen = |p: &&Block| inner[b.0 as usize].is_none_or(|latch| latch == **p);
+                let from = preds
+                    .iter()
+                    .filter(|p| !is_loop || goes_back(p) && chosen(p));
                 let dirty = from.fold(0, |dirty, p| {
                     let p = p.0 as usize;
                     dirty | made[p] | (starts[p] & kept[p])
@@ -153,6 +160,30 @@ impl WriteBack<'_> {
             }
         }
         starts
+    }
+
+    /// Where several edges go back to `b` and the loop of one, the smallest, observes the state:
+    /// the block that this edge comes from. What the larger loops leave dirty is then written once
+    /// on their way back, instead of in every round of the smallest.
+    fn inner_loop(&self, cfg: &Cfg, b: Block) -> Option<Block> {
+        let place = cfg.order[b.0 as usize];
+        let back = |p: &&Block| cfg.order[p.0 as usize] >= place;
+        let latches: Vec<Block> = cfg.preds(b).iter().filter(back).copied().collect();
+        if latches.len() < 2 {
+            return None;
+        }
+        let loops = latches
+            .into_iter()
+            .map(|latch| (natural_loop(cfg, b, latch), latch));
+        let (blocks, latch) = loops.min_by_key(|(blocks, _)| blocks.len())?;
+        let observes = |v: &Value| {
+            let op = self.region.inst(*v).op;
+            matches!(op.info().effect, Effect::Load | Effect::Store)
+        };
+        let observed = blocks
+            .iter()
+            .any(|b| self.region.blocks[b.0 as usize].insts.iter().any(observes));
+        observed.then_some(latch)
     }
 
     /// Puts the writes into the blocks and onto the edges.
@@ -230,4 +261,17 @@ impl WriteBack<'_> {
         let inst = self.region.inst_mut(v);
         (inst.imm, inst.aux) = (targets, aux);
     }
+}
+
+/// The blocks of the loop that an edge from `latch` back to `head` closes.
+fn natural_loop(cfg: &Cfg, head: Block, latch: Block) -> Vec<Block> {
+    let mut blocks = vec![head];
+    let mut work = vec![latch];
+    while let Some(b) = work.pop() {
+        if !blocks.contains(&b) {
+            blocks.push(b);
+            work.extend(cfg.preds(b));
+        }
+    }
+    blocks
 }
