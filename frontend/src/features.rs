@@ -80,8 +80,10 @@ features! {
     Movbe MOVBE "movbe" Leaf1Ecx 22 [MOVBE] "MOVBE.";
     Popcnt POPCNT "popcnt" Leaf1Ecx 23 [POPCNT] "POPCNT.";
     Aes AES "aes" Leaf1Ecx 25 [AES] "AES-NI.";
+    Avx AVX "avx" Leaf1Ecx 28 [AVX] "AVX.";
     FsGsBase FSGSBASE "fsgsbase" Leaf7Ebx 0 [FSGSBASE] "RDFSBASE and the like.";
     Bmi1 BMI1 "bmi1" Leaf7Ebx 3 [BMI1] "ANDN, BEXTR, BLSI, BLSMSK, BLSR, TZCNT.";
+    Avx2 AVX2 "avx2" Leaf7Ebx 5 [AVX2] "AVX2.";
     Bmi2 BMI2 "bmi2" Leaf7Ebx 8 [BMI2] "BZHI, MULX, PDEP, PEXT, RORX, SARX, SHLX, SHRX.";
     Adx ADX "adx" Leaf7Ebx 19 [ADX] "ADCX, ADOX.";
     ClflushOpt CLFLUSHOPT "clflushopt" Leaf7Ebx 23 [CLFLUSHOPT] "CLFLUSHOPT.";

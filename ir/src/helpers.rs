@@ -146,6 +146,8 @@ helpers! {
     SseFloat sse_float [V128 V128] V128 [OPAQUE] "A floating-point operation that has no op of its own; sets MXCSR's flags.";
     SseChecked sse_checked [V128 V128] V128 [OPAQUE MAY_EXIT] "The same where exceptions are unmasked: raises #XM.";
 
+    SseDeferred sse_deferred [V128 V128] V128 [OPAQUE] "The same for the lower half of a 256-bit operation: the next `sse_checked` raises #XM for both.";
+
     // MMX. The registers themselves are guest registers; these keep the rest of the x87 state.
     EnterMmx enter_mmx [] I64 [MAY_EXIT] "What every MMX instruction does to the x87 state: #MF if an exception is pending; else, unless bit 8 of the descriptor is set, TOP 0, every register in use, and ones in sign and exponent of the MMX registers in the descriptor's low eight bits.";
     Emms emms [] I64 [OPAQUE MAY_EXIT] "EMMS: every x87 register is empty.";
@@ -153,6 +155,9 @@ helpers! {
     // Vectors.
     VecOp vec_op [V128 V128] V128 [] "A rare vector operation of a and b; descriptor: a packed `VecOp`.";
     Sha256Rnds2 sha256_rnds2 [V128 V128 V128] V128 [] "SHA256RNDS2 of a and b, c being the implicit operand.";
+    PermuteDwords permute_dwords [V128 V128 V128] V128 [] "The doublewords of a and, from 4 on, of b whose numbers are in c.";
+    MaskMove mask_move [I64] I64 [READ_SSE WRITE_SSE READ_MEM WRITE_MEM MAY_EXIT] "VMASKMOV of memory at linear address a; descriptor: a packed `MaskOp`.";
+    Gather gather [I64 I64] I64 [READ_SSE WRITE_SSE READ_MEM MAY_EXIT] "VGATHER with base and displacement a and segment base b; descriptor: a packed `GatherOp`.";
     PcmpStr pcmp_str [V128 V128 I64] I64 [] "PCMPxSTRx of a and b with c their lengths (bits 0 to 7, 8 to 15); descriptor: the immediate, and bit 8 for implicit lengths. The result has the mask in bits 0 to 15, the index in bits 16 to 31 and the flags in the upper half.";
 
     // Segments in user mode.

@@ -45,6 +45,13 @@ vec_ops! {
     Sha1msg2 "SHA1MSG2.";
     Sha256msg1 "SHA256MSG1.";
     Sha256msg2 "SHA256MSG2.";
+    Vpermilps "VPERMILPS: doublewords of a that b chooses.";
+    Vpermilpd "VPERMILPD: quadwords of a that b chooses.";
+    Vpsllvd "VPSLLVD: lanes of a shifted by those of b.";
+    Vpsllvq "VPSLLVQ.";
+    Vpsrlvd "VPSRLVD.";
+    Vpsrlvq "VPSRLVQ.";
+    Vpsravd "VPSRAVD.";
     ExpandMask "Bits of b to all ones in lanes; immediate: the lanes' bytes.";
 }
 
@@ -58,5 +65,95 @@ impl VecOp {
     pub fn unpack(word: u32) -> Option<(VecOp, u8, bool)> {
         let op = *VecOp::ALL.get(word as usize & 0xff)?;
         Some((op, (word >> 8) as u8, word >> 16 & 1 != 0))
+    }
+}
+
+/// The descriptor of [`crate::Helper::MaskMove`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MaskOp {
+    /// The register that is loaded or stored.
+    pub data: u8,
+    /// The register whose lanes' signs choose.
+    pub mask: u8,
+    /// Elements of 8 rather than 4 bytes.
+    pub quads: bool,
+    /// 256 rather than 128 bits.
+    pub wide: bool,
+    /// To memory.
+    pub store: bool,
+}
+
+impl MaskOp {
+    /// Packs into the descriptor.
+    pub const fn pack(self) -> u32 {
+        self.data as u32 & 15
+            | (self.mask as u32 & 15) << 4
+            | (self.quads as u32) << 8
+            | (self.wide as u32) << 9
+            | (self.store as u32) << 10
+    }
+
+    /// Unpacks a descriptor.
+    pub const fn unpack(word: u32) -> MaskOp {
+        MaskOp {
+            data: word as u8 & 15,
+            mask: (word >> 4) as u8 & 15,
+            quads: word >> 8 & 1 != 0,
+            wide: word >> 9 & 1 != 0,
+            store: word >> 10 & 1 != 0,
+        }
+    }
+}
+
+/// The descriptor of [`crate::Helper::Gather`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct GatherOp {
+    /// The destination.
+    pub to: u8,
+    /// The register of indices.
+    pub index: u8,
+    /// The register whose lanes' signs choose.
+    pub mask: u8,
+    /// Indices of 8 rather than 4 bytes.
+    pub quad_index: bool,
+    /// Elements of 8 rather than 4 bytes.
+    pub quads: bool,
+    /// The number of elements, at most 8.
+    pub count: u8,
+    /// How far an index is shifted left.
+    pub scale: u8,
+    /// Effective addresses have 32 bits.
+    pub short: bool,
+    /// Linear addresses have 64 bits.
+    pub long: bool,
+}
+
+impl GatherOp {
+    /// Packs into the descriptor.
+    pub const fn pack(self) -> u32 {
+        self.to as u32 & 15
+            | (self.index as u32 & 15) << 4
+            | (self.mask as u32 & 15) << 8
+            | (self.quad_index as u32) << 12
+            | (self.quads as u32) << 13
+            | (self.short as u32) << 14
+            | (self.long as u32) << 15
+            | (self.count as u32 & 15) << 16
+            | (self.scale as u32 & 3) << 20
+    }
+
+    /// Unpacks a descriptor.
+    pub const fn unpack(word: u32) -> GatherOp {
+        GatherOp {
+            to: word as u8 & 15,
+            index: (word >> 4) as u8 & 15,
+            mask: (word >> 8) as u8 & 15,
+            quad_index: word >> 12 & 1 != 0,
+            quads: word >> 13 & 1 != 0,
+            short: word >> 14 & 1 != 0,
+            long: word >> 15 & 1 != 0,
+            count: (word >> 16) as u8 & 15,
+            scale: (word >> 20) as u8 & 3,
+        }
     }
 }

@@ -133,8 +133,9 @@ pub struct CpuState {
     pub x87: X87State,
     /// IA32_TSC_AUX.
     pub tsc_aux: u64,
-    /// Keeps `temps` aligned to 16 bytes.
-    pub reserved: u64,
+    /// What the lower half of a 256-bit operation has left for the upper half's check: MXCSR flags,
+    /// bit 62 if it raises #XM, bit 63 if there is anything.
+    pub sse_pending: u64,
     /// The interpreter's slots.
     pub temps: [u64; TEMPS],
 }

@@ -94,6 +94,7 @@ pub fn class(code: Code) -> Class {
     ];
     const VECTOR: &[CpuidFeature] = &[
         MMX, SSE, SSE2, SSE3, SSSE3, SSE4_1, SSE4_2, X64, CLFSH, CLFLUSHOPT, AES, PCLMULQDQ, SHA,
+        AVX, AVX2,
     ];
     const VARYING: &[CpuidFeature] = &[CPUID, TSC, RDTSCP];
     let integer = all(INTEGER);
@@ -312,7 +313,10 @@ fn push_vex(
         Mode::M64 => rng.below(8) as u8,
         _ => 7,
     };
-    let w = if info.is_wig() || info.is_wig32() && mode != Mode::M64 {
+    // AMD's CPUs refuse W in these outside 64-bit code, where the SDM has it ignored.
+    let vendors_differ = matches!(info.mnemonic(), Mnemonic::Vpextrd | Mnemonic::Vpinsrd);
+    let ignored = info.is_wig() || info.is_wig32() && mode != Mode::M64 && !vendors_differ;
+    let w = if ignored {
         rng.below(2)
     } else {
         u64::from(info.w())
@@ -370,7 +374,9 @@ fn fix_constants(rng: &mut Rng, mode: Mode, at: u64, instr: &Instruction, bytes:
     if offsets.has_displacement() {
         let (at, size) = (offsets.displacement_offset(), offsets.displacement_size());
         let (base, index) = (instr.memory_base(), instr.memory_index());
-        if base == Register::None && index == Register::None || instr.is_ip_rel_memory_operand() {
+        let absolute =
+            base == Register::None && (index == Register::None || index.is_vector_register());
+        if absolute || instr.is_ip_rel_memory_operand() {
             let segment = segment_base(mode, instr.memory_segment());
             let mut offset = pick_target(rng, 16).wrapping_sub(segment);
             if instr.is_ip_rel_memory_operand() {

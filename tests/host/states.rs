@@ -151,6 +151,9 @@ impl Steering {
                 *value = u128::from(rng.lanes()) << 64 | u128::from(rng.lanes());
             }
         }
+        if instr.is_vsib() {
+            self.indices(rng, &mut case);
+        }
         if is_mmx(instr) {
             case.fpu = fpu(rng);
         }
@@ -216,6 +219,24 @@ impl Steering {
         }
         self.branch_values(rng, &mut case, &mut poke);
         Some(case)
+    }
+
+    /// Indices of a gather that stay near its base.
+    fn indices(&self, rng: &mut Rng, case: &mut Case) {
+        let instr = &self.encoding.instr;
+        let n = instr.memory_index().number() & 15;
+        let mut near = || {
+            let quad = rng.below(0x400).wrapping_sub(0x200);
+            if instr.is_vsib64() {
+                quad
+            } else {
+                let other = rng.below(0x400).wrapping_sub(0x200);
+                quad & 0xffff_ffff | other << 32
+            }
+        };
+        for half in [&mut case.xmm[n], &mut case.ymm_hi[n]] {
+            *half = u128::from(near()) << 64 | u128::from(near());
+        }
     }
 
     /// Operand values that make an instruction do something worth seeing.

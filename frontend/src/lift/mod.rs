@@ -10,6 +10,7 @@
 pub mod address;
 pub mod alu;
 pub mod atomic;
+pub mod avx;
 pub mod bcd;
 pub mod bits;
 pub mod bmi;
@@ -57,6 +58,8 @@ pub struct Lift<'a> {
     pub mode: Mode,
     /// The instruction.
     pub insn: Instruction,
+    /// Set while the accessors of operands serve a VEX instruction.
+    pub vex: Option<avx::Vex>,
     policy: &'a SensitivePolicy,
     targets: &'a HashMap<u64, Block>,
     took_trap: bool,
@@ -74,6 +77,7 @@ impl<'a> Lift<'a> {
             ir,
             mode,
             insn: Instruction::default(),
+            vex: None,
             policy,
             targets,
             took_trap: false,
@@ -189,6 +193,7 @@ const FAMILIES: &[Family] = &[
     bits::lift,
     bmi::lift,
     sse::lift,
+    avx::lift,
     mmx::lift,
     string::lift,
     atomic::lift,

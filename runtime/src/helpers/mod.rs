@@ -5,6 +5,7 @@
 //! returns; its caller leaves the region.
 
 mod aes;
+mod avx;
 mod bits;
 mod clmul;
 mod mmx;
@@ -119,10 +120,14 @@ table! {
     Stmxcsr = sse::stmxcsr;
     SseFloat = sse::sse_float;
     SseChecked = sse::sse_checked;
+    SseDeferred = sse::sse_deferred;
     EnterMmx = mmx::enter_mmx;
     Emms = mmx::emms;
     VecOp = vector::vec_op;
     Sha256Rnds2 = sha::sha256_rnds2;
+    PermuteDwords = avx::permute_dwords;
+    MaskMove = avx::mask_move;
+    Gather = avx::gather;
     PcmpStr = vector::pcmp_str;
     LoadSegment = system::load_segment;
     SegmentInfo = system::segment_info;

@@ -59,10 +59,53 @@ pub(super) fn sse_float(cx: &Cx, descriptor: u32, _args: [u64; 3]) -> u64 {
     0
 }
 
+/// [`sse_pending`](crate::state::CpuState::sse_pending) holds something.
+const PENDING: u64 = 1 << 63;
+/// It raises #XM.
+const RAISES: u64 = 1 << 62;
+/// The flags of what is found in the operands: invalid operation, denormal, division by zero.
+const BEFORE: u32 = 7;
+
+/// Computes an operation under the guest's masks from clear flags: the result if it raises
+/// nothing, and the flags. MXCSR is as it was afterwards.
+fn attempt(cx: &Cx, descriptor: u32) -> (Option<u128>, u32) {
+    let s = cx.state();
+    let Some((op, imm)) = SseOp::unpack(descriptor) else {
+        return (None, 0);
+    };
+    let [a, b, ..] = s.helper_v;
+    let old = mxcsr(cx);
+    let mut now = old & !FLAGS;
+    sse::set_now(now);
+    let result = sse::operate_checked(op, imm, a, b, &mut now);
+    s.mxcsr = old;
+    sse::set_now(old);
+    (result, now & FLAGS)
+}
+
+/// See [`metaphrase_ir::Helper::SseDeferred`].
+pub(super) fn sse_deferred(cx: &Cx, descriptor: u32, _args: [u64; 3]) -> u64 {
+    let (result, flags) = attempt(cx, descriptor);
+    let s = cx.state();
+    let raises = if result.is_none() { RAISES } else { 0 };
+    s.helper_v[0] = result.unwrap_or(0);
+    s.sse_pending |= PENDING | raises | u64::from(flags);
+    0
+}
+
 /// See [`metaphrase_ir::Helper::SseChecked`].
 pub(super) fn sse_checked(cx: &Cx, descriptor: u32, _args: [u64; 3]) -> u64 {
     let s = cx.state();
-    if let Some((op, imm)) = SseOp::unpack(descriptor) {
+    if s.sse_pending != 0 {
+        let lower = std::mem::take(&mut s.sse_pending);
+        let (result, flags) = attempt(cx, descriptor);
+        finish(
+            cx,
+            result,
+            flags | lower as u32 & FLAGS,
+            lower & RAISES != 0,
+        );
+    } else if let Some((op, imm)) = SseOp::unpack(descriptor) {
         let [a, b, ..] = s.helper_v;
         match sse::operate_checked(op, imm, a, b, &mut s.mxcsr) {
             Some(r) => s.helper_v[0] = r,
@@ -70,4 +113,23 @@ pub(super) fn sse_checked(cx: &Cx, descriptor: u32, _args: [u64; 3]) -> u64 {
         }
     }
     0
+}
+
+/// Ends an operation of both halves: the flags to MXCSR, and #XM if one of them raises it. If that
+/// is for what is in an operand, no half reports what is wrong with results (SDM volume 1, 11.5.2).
+fn finish(cx: &Cx, result: Option<u128>, flags: u32, lower_raises: bool) {
+    let s = cx.state();
+    let raises = lower_raises || result.is_none();
+    let unmasked = flags & !(s.mxcsr >> 7);
+    let flags = if raises && unmasked & BEFORE != 0 {
+        flags & BEFORE
+    } else {
+        flags
+    };
+    s.mxcsr |= flags;
+    sse::set_now(s.mxcsr);
+    match result {
+        Some(r) if !raises => s.helper_v[0] = r,
+        _ => cx.raise(XM, None),
+    }
 }

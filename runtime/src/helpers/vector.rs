@@ -1,6 +1,6 @@
 //! Vector operations of SSSE3 and SSE4 that have no op of their own.
 
-use super::{Cx, aes, clmul, sha};
+use super::{Cx, aes, avx, clmul, sha};
 use metaphrase_ir::{VecOp, flags};
 
 /// Lane `n` of 16 bits.
@@ -141,6 +141,13 @@ fn operate(op: VecOp, imm: u8, size: usize, a: u128, b: u128) -> u128 {
         | VecOp::Sha1msg2
         | VecOp::Sha256msg1
         | VecOp::Sha256msg2 => sha::operate(op, imm, a, b),
+        VecOp::Vpermilps
+        | VecOp::Vpermilpd
+        | VecOp::Vpsllvd
+        | VecOp::Vpsllvq
+        | VecOp::Vpsrlvd
+        | VecOp::Vpsrlvq
+        | VecOp::Vpsravd => avx::operate(op, a, b),
         VecOp::ExpandMask => {
             let lane = usize::from(imm.max(1));
             bytes(16, |i| if b >> (i / lane) & 1 != 0 { 0xff } else { 0 })

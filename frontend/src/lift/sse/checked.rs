@@ -50,7 +50,12 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
 
 /// A call that may raise #XM.
 pub fn call(cx: &mut Lift<'_>, op: SseOp, imm: u8, a: Value, b: Value) -> Value {
-    cx.ir.call(Helper::SseChecked, op.pack(imm), &[a, b])
+    // Both halves of a VEX.256 instruction are looked at before it raises one #XM for both.
+    let helper = match cx.vex {
+        Some(vex) if vex.wide && vex.half == 0 => Helper::SseDeferred,
+        _ => Helper::SseChecked,
+    };
+    cx.ir.call(helper, op.pack(imm), &[a, b])
 }
 
 /// The operation of an instruction.

@@ -18,10 +18,10 @@ pub mod state;
 #[cfg(test)]
 mod tests;
 
-use super::{GP, Lift};
+use super::Lift;
 use crate::features::names_mmx;
 use iced_x86::{Mnemonic, Register};
-use metaphrase_ir::{AccessKind, Helper, IntCc, Reg, Shape, SseForm, SseOp, Type, Value};
+use metaphrase_ir::{AccessKind, Helper, Reg, Shape, SseForm, SseOp, Type, Value};
 
 /// The groups of the family.
 const GROUPS: &[fn(&mut Lift<'_>, Mnemonic) -> bool] = &[
@@ -83,38 +83,59 @@ fn xmm_reg(r: Register) -> Reg {
 }
 
 impl Lift<'_> {
-    /// Operand `n`, an XMM register.
+    /// Operand `n`, an XMM register; for a VEX instruction the half that [`Lift::vex`] says.
     pub fn xmm(&mut self, n: u32) -> Value {
-        self.ir.getreg(xmm_reg(self.insn.op_register(n)))
+        let r = self.insn.op_register(n);
+        match self.vex {
+            Some(vex) if vex.half == 1 && r.is_ymm() => {
+                self.ir.getreg(Reg::ymm_hi(r.number() & 15))
+            }
+            Some(vex) if vex.half == 1 && vex.widening != 0 => {
+                let v = self.ir.getreg(xmm_reg(r));
+                let from = shuffle::lanes(1, |i| (i + vex.widening) & 15);
+                self.ir.vshuffle(v, v, u128::from_le_bytes(from))
+            }
+            _ => self.ir.getreg(xmm_reg(r)),
+        }
     }
 
-    /// Writes operand `n`, an XMM register.
+    /// Writes operand `n`, an XMM register; of a VEX instruction it is the destination.
     pub fn set_xmm(&mut self, n: u32, v: Value) {
-        self.ir.setreg(xmm_reg(self.insn.op_register(n)), v);
+        match &mut self.vex {
+            Some(vex) => vex.result = Some(v),
+            None => self.ir.setreg(xmm_reg(self.insn.op_register(n)), v),
+        }
     }
 
-    /// Raises #GP(0) if an address is not a multiple of 16.
-    pub fn check_aligned(&mut self, addr: Value) {
-        let mask = self.iconst(Type::I64, 15);
-        let low = self.ir.and(addr, mask);
-        let misaligned = self.ir.icmp_imm(IntCc::Ne, low, 0);
-        self.ir.trapif(misaligned, GP);
-    }
-
-    /// The linear address of the memory operand, checked for alignment if `aligned`.
+    /// The linear address of the memory operand, checked for alignment if `aligned`; with VEX
+    /// only if its name says so.
     pub fn vector_address(&mut self, aligned: bool) -> Value {
         let addr = self.linear();
-        if aligned {
-            self.check_aligned(addr);
+        if self.vex.map_or(aligned, |vex| vex.aligned) {
+            self.check_aligned(addr, 16);
         }
         addr
+    }
+
+    /// The memory operand, 16 bytes; a half of it for VEX.256.
+    pub fn load_vector(&mut self, aligned: bool) -> Value {
+        if let Some(v) = self.loaded_half() {
+            return v;
+        }
+        let addr = self.vector_address(aligned);
+        self.ir.load(Type::V128, addr, AccessKind::Data)
+    }
+
+    /// The half of a VEX.256 memory operand that it is about.
+    fn loaded_half(&self) -> Option<Value> {
+        let vex = self.vex?;
+        Some(vex.loaded?[vex.half as usize])
     }
 
     /// Operand `n`: an XMM register or 16 aligned bytes of memory.
     pub fn xmm_m128(&mut self, n: u32) -> Value {
         if self.is_mem(n) {
-            let addr = self.vector_address(true);
-            self.ir.load(Type::V128, addr, AccessKind::Data)
+            self.load_vector(true)
         } else {
             self.xmm(n)
         }
@@ -122,12 +143,19 @@ impl Lift<'_> {
 
     /// Operand `n`: an XMM register or 8 bytes of memory with zeros above.
     pub fn xmm_m64(&mut self, n: u32) -> Value {
-        if self.is_mem(n) {
-            let low = self.load_scalar(Type::I64);
-            self.ir.vfromint(low)
-        } else {
-            self.xmm(n)
+        self.xmm_low(n, 8)
+    }
+
+    /// Operand `n`: an XMM register or that many bytes of memory with zeros above.
+    pub fn xmm_low(&mut self, n: u32, bytes: u32) -> Value {
+        if !self.is_mem(n) {
+            return self.xmm(n);
         }
+        if let Some(v) = self.loaded_half() {
+            return v;
+        }
+        let addr = self.linear();
+        self.load_low(addr, bytes)
     }
 
     /// Operand `n` as a scalar of a lane type: the low lane of an XMM register, or memory of just
@@ -165,8 +193,12 @@ impl Lift<'_> {
         self.write_gpr(self.insn.op_register(n), v);
     }
 
-    /// The 8-bit immediate in operand `n`.
+    /// The 8-bit immediate in operand `n`, or the upper half's part of it.
     pub fn imm8(&self, n: u32) -> u32 {
-        u32::from(self.insn.immediate(n) as u8)
+        let imm = u32::from(self.insn.immediate(n) as u8);
+        match self.vex {
+            Some(vex) if vex.half == 1 => imm >> vex.step,
+            _ => imm,
+        }
     }
 }

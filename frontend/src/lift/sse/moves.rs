@@ -41,8 +41,7 @@ fn whole(cx: &mut Lift<'_>, aligned: bool) {
         return;
     }
     let v = if cx.is_mem(1) {
-        let addr = cx.vector_address(aligned);
-        cx.ir.load(Type::V128, addr, AccessKind::Data)
+        cx.load_vector(aligned)
     } else {
         cx.xmm(1)
     };

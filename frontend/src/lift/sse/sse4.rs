@@ -179,18 +179,7 @@ fn blend_by_sign(cx: &mut Lift<'_>, shape: Shape) {
 
 /// PMOVSX.., PMOVZX..: the low lanes widened. A memory operand has just those.
 fn extend(cx: &mut Lift<'_>, from: u32, to: u32, signed: bool) {
-    let v = if cx.is_mem(1) {
-        let ty = match 16 / to * from {
-            2 => Type::I16,
-            4 => Type::I32,
-            _ => Type::I64,
-        };
-        let v = cx.load_scalar(ty);
-        let v = cx.ir.zext(Type::I64, v);
-        cx.ir.vfromint(v)
-    } else {
-        cx.xmm(1)
-    };
+    let v = cx.xmm_low(1, 16 / to * from);
     let r = if signed {
         let descriptor = VecOp::SignExtend.pack((from | to << 4) as u8, false);
         cx.ir.call(Helper::VecOp, descriptor, &[v, v])
@@ -322,6 +311,10 @@ fn compare_strings(cx: &mut Lift<'_>, mnemonic: Mnemonic) {
             v = cx.ir.call(Helper::VecOp, descriptor, &[v, v]);
         }
         cx.ir.setreg(metaphrase_ir::Reg::Xmm0, v);
+        if cx.vex.is_some() {
+            let zero = cx.ir.vconst(0);
+            cx.ir.setreg(metaphrase_ir::Reg::ymm_hi(0), zero);
+        }
     }
     let image = cx.ir.ext(Type::I32, r, 32);
     let image = cx.ir.zext(Type::I64, image);
