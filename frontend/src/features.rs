@@ -18,6 +18,8 @@ pub enum CpuidWord {
     Leaf7Ebx,
     /// Leaf 7, sub-leaf 0, ECX.
     Leaf7Ecx,
+    /// Leaf 13, sub-leaf 1, EAX.
+    Leaf13Eax,
     /// Leaf 80000001, ECX.
     ExtendedEcx,
     /// Leaf 80000001, EDX.
@@ -80,6 +82,7 @@ features! {
     Movbe MOVBE "movbe" Leaf1Ecx 22 [MOVBE] "MOVBE.";
     Popcnt POPCNT "popcnt" Leaf1Ecx 23 [POPCNT] "POPCNT.";
     Aes AES "aes" Leaf1Ecx 25 [AES] "AES-NI.";
+    Xsave XSAVE "xsave" Leaf1Ecx 26 [XSAVE] "XSAVE, XRSTOR, XGETBV; the operating system has turned them on.";
     Avx AVX "avx" Leaf1Ecx 28 [AVX] "AVX.";
     FsGsBase FSGSBASE "fsgsbase" Leaf7Ebx 0 [FSGSBASE] "RDFSBASE and the like.";
     Bmi1 BMI1 "bmi1" Leaf7Ebx 3 [BMI1] "ANDN, BEXTR, BLSI, BLSMSK, BLSR, TZCNT.";
@@ -89,6 +92,9 @@ features! {
     ClflushOpt CLFLUSHOPT "clflushopt" Leaf7Ebx 23 [CLFLUSHOPT] "CLFLUSHOPT.";
     Sha SHA "sha" Leaf7Ebx 29 [SHA] "SHA-1 and SHA-256.";
     Rdpid RDPID "rdpid" Leaf7Ecx 22 [RDPID] "RDPID.";
+    Xsaveopt XSAVEOPT "xsaveopt" Leaf13Eax 0 [XSAVEOPT] "XSAVEOPT.";
+    Xsavec XSAVEC "xsavec" Leaf13Eax 1 [XSAVEC] "XSAVEC, and XRSTOR of compacted images.";
+    Xgetbv1 XGETBV1 "xgetbv1" Leaf13Eax 2 [] "XGETBV of the components in use.";
     LahfLm LAHF_LM "lahf_lm" ExtendedEcx 0 [] "LAHF and SAHF in 64-bit code.";
     Lzcnt LZCNT "lzcnt" ExtendedEcx 5 [LZCNT] "LZCNT.";
     Prefetchw PREFETCHW "prefetchw" ExtendedEcx 8 [PREFETCHW] "PREFETCHW.";
@@ -127,6 +133,29 @@ impl Features {
     /// Whether one feature is in the set.
     pub const fn offers(self, feature: Feature) -> bool {
         self.0 >> feature as u32 & 1 != 0
+    }
+
+    /// Without what needs a feature that is not in the set: XSAVE is what saves YMM registers, and
+    /// AVX what has them.
+    pub const fn consistent(mut self) -> Features {
+        const NEEDS: [(Features, Features); 2] = [
+            (
+                Features::XSAVE,
+                Features::AVX
+                    .and(Features::XSAVEOPT)
+                    .and(Features::XSAVEC)
+                    .and(Features::XGETBV1),
+            ),
+            (Features::AVX, Features::AVX2),
+        ];
+        let mut n = 0;
+        while n < NEEDS.len() {
+            if !self.has(NEEDS[n].0) {
+                self = self.without(NEEDS[n].1);
+            }
+            n += 1;
+        }
+        self
     }
 
     /// The features in the set.

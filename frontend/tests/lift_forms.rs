@@ -459,7 +459,10 @@ fn a_feature_that_is_off_is_undefined() {
         }
     }
     // Without instructions of their own, or with some that the table of forms does not mark.
-    let unmarked = Features::LAHF_LM.and(Features::NX).and(Features::LM);
+    let unmarked = Features::LAHF_LM
+        .and(Features::NX)
+        .and(Features::LM)
+        .and(Features::XGETBV1);
     assert_eq!(seen.and(unmarked), Features::MAX);
     let without = Mode::LONG.with_features(Features::MAX.without(Features::LAHF_LM));
     assert!(is_ud(&lift(&[0x9f], without, Policy::Callout)));

@@ -139,6 +139,9 @@ helpers! {
     X87 x87 [I64 I64] I64 [OPAQUE READ_MEM WRITE_MEM READ_SEGMENT MAY_EXIT] "An x87 instruction; the result is the flags image of FCOMI and its kin, the status word of FNSTSW AX, else 0.";
     Fxsave fxsave [I64] I64 [READ_SSE OPAQUE WRITE_MEM MAY_EXIT] "FXSAVE to linear address a; descriptor: bit 0 with REX.W, bit 1 in 64-bit code.";
     Fxrstor fxrstor [I64] I64 [WRITE_SSE OPAQUE READ_MEM MAY_EXIT] "FXRSTOR from linear address a; descriptor: bit 0 with REX.W, bit 1 in 64-bit code.";
+    Xsave xsave [I64 I64] I64 [READ_SSE OPAQUE READ_MEM WRITE_MEM MAY_EXIT] "XSAVE to linear address a of the components in b; descriptor: a packed `XsaveOp`.";
+    Xrstor xrstor [I64 I64] I64 [WRITE_SSE OPAQUE READ_MEM MAY_EXIT] "XRSTOR from linear address a of the components in b; descriptor: a packed `XsaveOp`.";
+    Xgetbv xgetbv [I32] I64 [READ_SSE OPAQUE MAY_EXIT] "XGETBV of register a; descriptor: 1 if register 1 exists.";
     Ldmxcsr ldmxcsr [I32] I64 [OPAQUE MAY_EXIT] "LDMXCSR of value a; #GP for reserved bits. If exceptions become unmasked or masked it asks for the dispatcher, to be run again.";
     Stmxcsr stmxcsr [] I32 [OPAQUE] "MXCSR as it is now; while code runs, the guest register holds it as it was when the run began.";
 

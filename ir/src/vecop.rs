@@ -1,4 +1,5 @@
-//! The descriptor of [`crate::Helper::VecOp`]: vector operations too rare for ops of their own.
+//! The descriptors of the vector helpers: [`crate::Helper::VecOp`], for operations too rare for ops
+//! of their own, masked moves, gathers and XSAVE.
 
 macro_rules! vec_ops {
     ($($variant:ident $doc:literal;)*) => {
@@ -154,6 +155,43 @@ impl GatherOp {
             long: word >> 15 & 1 != 0,
             count: (word >> 16) as u8 & 15,
             scale: (word >> 20) as u8 & 3,
+        }
+    }
+}
+
+/// The descriptor of [`crate::Helper::Xsave`] and [`crate::Helper::Xrstor`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct XsaveOp {
+    /// The form with REX.W.
+    pub rex_w: bool,
+    /// 64-bit code: sixteen vector registers.
+    pub long: bool,
+    /// XSAVEOPT.
+    pub optimized: bool,
+    /// XSAVEC.
+    pub compacted: bool,
+    /// The CPU knows compacted images.
+    pub offers_compaction: bool,
+}
+
+impl XsaveOp {
+    /// Packs into the descriptor.
+    pub const fn pack(self) -> u32 {
+        self.rex_w as u32
+            | (self.long as u32) << 1
+            | (self.optimized as u32) << 2
+            | (self.compacted as u32) << 3
+            | (self.offers_compaction as u32) << 4
+    }
+
+    /// Unpacks a descriptor.
+    pub const fn unpack(word: u32) -> XsaveOp {
+        XsaveOp {
+            rex_w: word & 1 != 0,
+            long: word >> 1 & 1 != 0,
+            optimized: word >> 2 & 1 != 0,
+            compacted: word >> 3 & 1 != 0,
+            offers_compaction: word >> 4 & 1 != 0,
         }
     }
 }

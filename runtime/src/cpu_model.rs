@@ -1,6 +1,7 @@
 //! CPU models: what CPUID says, and what the lifter accepts. Both come from the feature table of
 //! the frontend, so only what is implemented and tested can be advertised.
 
+use crate::helpers::xsave;
 use metaphrase_frontend::{CpuidWord, Feature, Features};
 
 /// A CPU model: a name from the table, perhaps with features added or taken away.
@@ -161,7 +162,7 @@ impl CpuModel {
         };
         let set = Features(1 << feature as u32);
         if !on {
-            self.features = self.features.without(set);
+            self.features = self.features.without(set).consistent();
         } else if Features::MAX.has(set) {
             self.features = self.features.and(set);
         } else {
@@ -212,14 +213,21 @@ impl CpuModel {
                 } else {
                     0
                 };
+                // OSXSAVE.
+                let enabled = if self.features.has(Features::XSAVE) {
+                    1 << 27
+                } else {
+                    0
+                };
                 [
                     self.signature,
                     line | 1 << 16,
-                    bits(CpuidWord::Leaf1Ecx),
+                    bits(CpuidWord::Leaf1Ecx) | enabled,
                     bits(CpuidWord::Leaf1Edx),
                 ]
             }
             7 if sub == 0 => [0, bits(CpuidWord::Leaf7Ebx), bits(CpuidWord::Leaf7Ecx), 0],
+            13 => self.state_components(sub),
             // A CPU before the extended leaves answers with zeros.
             0x8000_0000.. if !self.has_extended_leaves() => [0; 4],
             0x8000_0000 => [
@@ -249,8 +257,51 @@ impl CpuModel {
         }
     }
 
+    /// XCR0: the state components that XSAVE saves.
+    pub fn xcr0(&self) -> u64 {
+        if !self.features.has(Features::XSAVE) {
+            0
+        } else if self.features.has(Features::AVX) {
+            xsave::X87 | xsave::SSE | xsave::AVX
+        } else {
+            xsave::X87 | xsave::SSE
+        }
+    }
+
+    /// The size of an XSAVE image with every component of XCR0.
+    pub fn xsave_size(&self) -> u32 {
+        let upper = if self.xcr0() & xsave::AVX != 0 {
+            256
+        } else {
+            0
+        };
+        xsave::UPPER as u32 + upper
+    }
+
+    /// Leaf 13.
+    fn state_components(&self, sub: u32) -> [u32; 4] {
+        let xcr0 = self.xcr0();
+        match sub {
+            _ if xcr0 == 0 => [0; 4],
+            0 => [xcr0 as u32, self.xsave_size(), self.xsave_size(), 0],
+            1 => {
+                let size = if self.features.has(Features::XSAVEC) {
+                    self.xsave_size()
+                } else {
+                    0
+                };
+                [self.features.cpuid(CpuidWord::Leaf13Eax), size, 0, 0]
+            }
+            2 if xcr0 & xsave::AVX != 0 => [256, xsave::UPPER as u32, 0, 0],
+            _ => [0; 4],
+        }
+    }
+
     /// The last basic leaf.
     fn last_leaf(&self) -> u32 {
+        if self.features.has(Features::XSAVE) {
+            return 13;
+        }
         let words = [CpuidWord::Leaf7Ebx, CpuidWord::Leaf7Ecx];
         if self.has_extended_leaves() || words.iter().any(|&w| self.features.cpuid(w) != 0) {
             7
@@ -352,7 +403,10 @@ mod tests {
                 let [_, _, c, d] = model.cpuid(1, 0);
                 let [_, b7, c7, d7] = model.cpuid(7, 0);
                 let [_, _, ec, ed] = model.cpuid(0x8000_0001, 0);
-                let mut left = [c, d, b7, c7, ec, ed];
+                let [a13, ..] = model.cpuid(13, 1);
+                let has_xsave = model.features().has(Features::XSAVE);
+                assert_eq!(c >> 27 & 1 != 0, has_xsave, "OSXSAVE");
+                let mut left = [c & !(1 << 27), d, b7, c7, a13, ec, ed];
                 for &feature in Feature::ALL {
                     let (word, bit) = feature.cpuid();
                     let place = &mut left[word as usize];
@@ -360,7 +414,7 @@ mod tests {
                     assert_eq!(shown, model.features().offers(feature), "{feature:?}");
                     *place &= !(1 << bit);
                 }
-                assert_eq!((left, d7), ([0; 6], 0));
+                assert_eq!((left, d7), ([0; 7], 0));
             }
         }
     }

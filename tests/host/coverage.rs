@@ -107,7 +107,7 @@ impl Coverage {
                 cell(Mode::M64),
             );
         }
-        let titles = ["Integer", "MMX and SSE", "Runtime and system"];
+        let titles = ["Integer", "MMX, SSE and AVX", "Runtime and system"];
         for (title, rows) in titles.iter().zip(rows) {
             out += &format!(
                 "## {title}\n\n| form | encoding | 16-bit | 32-bit | 64-bit |\n|---|---|---|---|---|\n{rows}\n"

@@ -108,6 +108,12 @@ pub fn class(code: Code) -> Class {
     let x87 = features.contains(&FPU) && all(X87) || all(&[FPU287]) || all(&[FPU387]);
     if x87 {
         Class::System("x87: compared by tests/x87.rs")
+    } else if all(&[XSAVE]) || all(&[XSAVEOPT]) || all(&[XSAVEC]) {
+        match code.mnemonic() {
+            Mnemonic::Xsetbv => Class::System("privileged"),
+            Mnemonic::Xgetbv => Class::System("XCR0: compared by tests/xsave.rs"),
+            _ => Class::System("state image: compared by tests/xsave.rs"),
+        }
     } else if all(&[FXSR]) {
         Class::System("compared by tests/fxsave.rs")
     } else if integer {

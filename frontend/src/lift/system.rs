@@ -86,7 +86,8 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
         | Mnemonic::Sysretq
         | Mnemonic::Wbinvd
         | Mnemonic::Wbnoinvd
-        | Mnemonic::Wrmsr => privileged(cx, None),
+        | Mnemonic::Wrmsr
+        | Mnemonic::Xsetbv => privileged(cx, None),
         _ => return false,
     }
     true

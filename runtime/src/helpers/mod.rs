@@ -17,6 +17,7 @@ mod system;
 mod tests;
 mod vector;
 mod x87;
+pub(crate) mod xsave;
 
 use crate::env::Env;
 use crate::memory::MemFault;
@@ -116,6 +117,9 @@ table! {
     X87 = x87::x87;
     Fxsave = x87::fxsave;
     Fxrstor = x87::fxrstor;
+    Xsave = xsave::xsave;
+    Xrstor = xsave::xrstor;
+    Xgetbv = xsave::xgetbv;
     Ldmxcsr = sse::ldmxcsr;
     Stmxcsr = sse::stmxcsr;
     SseFloat = sse::sse_float;

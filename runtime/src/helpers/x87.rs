@@ -30,7 +30,7 @@ use metaphrase_ir::{X87Op, flags};
 use ops::{Arith, Binary, Pair, Source, Unary};
 use stack::*;
 
-pub(super) use image::{fxrstor, fxsave};
+pub(super) use image::{Parts, fxrstor, fxsave, init, read_parts, write_parts};
 
 /// The #MF vector.
 const MF: u8 = 16;

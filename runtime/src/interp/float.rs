@@ -138,8 +138,19 @@ pub(super) fn handler(inst: &Inst, from: Type) -> Handler {
 /// Whether anything in the region works on MXCSR: then the guest's must be in force while its
 /// program runs.
 pub(super) fn uses_mxcsr(region: &Region) -> bool {
-    use Helper::{Fxrstor, Fxsave, Ldmxcsr, SseChecked, SseFloat, Stmxcsr};
-    let helpers = [Fxrstor, Fxsave, Ldmxcsr, SseChecked, SseFloat, Stmxcsr];
+    use Helper::*;
+    let helpers = [
+        Fxrstor,
+        Fxsave,
+        Xsave,
+        Xrstor,
+        Xgetbv,
+        Ldmxcsr,
+        SseChecked,
+        SseDeferred,
+        SseFloat,
+        Stmxcsr,
+    ];
     let mut all = region.blocks.iter().flat_map(|b| &b.insts);
     all.any(|&v| {
         let inst = region.inst(v);

@@ -1,8 +1,9 @@
-//! MXCSR and the FXSAVE image.
+//! MXCSR, and the images of FXSAVE and XSAVE.
 
 use super::Lift;
-use iced_x86::Mnemonic;
-use metaphrase_ir::{AccessKind, Helper, Type};
+use crate::features::Features;
+use iced_x86::{Mnemonic, Register};
+use metaphrase_ir::{AccessKind, Helper, Type, XsaveOp};
 
 /// Lifts the instruction if it is one of this group.
 pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
@@ -21,6 +22,19 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
         Fxsave64 => image(cx, Helper::Fxsave, 1),
         Fxrstor => image(cx, Helper::Fxrstor, 0),
         Fxrstor64 => image(cx, Helper::Fxrstor, 1),
+        Xsave => extended(cx, Helper::Xsave, |_| {}),
+        Xsave64 => extended(cx, Helper::Xsave, |op| op.rex_w = true),
+        Xsaveopt => extended(cx, Helper::Xsave, |op| op.optimized = true),
+        Xsaveopt64 => extended(cx, Helper::Xsave, |op| {
+            (op.rex_w, op.optimized) = (true, true);
+        }),
+        Xsavec => extended(cx, Helper::Xsave, |op| op.compacted = true),
+        Xsavec64 => extended(cx, Helper::Xsave, |op| {
+            (op.rex_w, op.compacted) = (true, true);
+        }),
+        Xrstor => extended(cx, Helper::Xrstor, |_| {}),
+        Xrstor64 => extended(cx, Helper::Xrstor, |op| op.rex_w = true),
+        Xgetbv => xgetbv(cx),
         _ => return false,
     }
     true
@@ -31,4 +45,36 @@ fn image(cx: &mut Lift<'_>, helper: Helper, rex_w: u32) {
     let addr = cx.vector_address(true);
     let descriptor = rex_w | u32::from(cx.mode.is_64()) << 1;
     cx.ir.call(helper, descriptor, &[addr]);
+}
+
+/// XSAVE and its kin: the components that EDX:EAX names.
+fn extended(cx: &mut Lift<'_>, helper: Helper, change: impl Fn(&mut XsaveOp)) {
+    let mut op = XsaveOp {
+        rex_w: false,
+        long: cx.mode.is_64(),
+        optimized: false,
+        compacted: false,
+        offers_compaction: cx.mode.features.has(Features::XSAVEC),
+    };
+    change(&mut op);
+    let addr = cx.linear();
+    let low = cx.read_gpr(Register::EAX);
+    let low = cx.ir.zext(Type::I64, low);
+    let high = cx.read_gpr(Register::EDX);
+    let high = cx.ir.zext(Type::I64, high);
+    let shift = cx.iconst(Type::I64, 32);
+    let high = cx.ir.shl(high, shift);
+    let mask = cx.ir.or(low, high);
+    cx.ir.call(helper, op.pack(), &[addr, mask]);
+}
+
+/// XGETBV: register ECX to EDX:EAX.
+fn xgetbv(cx: &mut Lift<'_>) {
+    let number = cx.read_gpr(Register::ECX);
+    let more = u32::from(cx.mode.features.has(Features::XGETBV1));
+    let v = cx.ir.call(Helper::Xgetbv, more, &[number]);
+    for (register, at) in [(Register::EAX, 0), (Register::EDX, 32)] {
+        let half = cx.ir.ext(Type::I32, v, at);
+        cx.write_gpr(register, half);
+    }
 }

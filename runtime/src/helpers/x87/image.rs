@@ -180,69 +180,116 @@ fn vectors(descriptor: u32) -> usize {
     if descriptor & 2 != 0 { 16 } else { 8 }
 }
 
+/// Which parts of an image are written or read.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts {
+    /// The x87 state.
+    pub x87: bool,
+    /// MXCSR.
+    pub mxcsr: bool,
+    /// The XMM registers.
+    pub vectors: bool,
+}
+
+impl Parts {
+    /// Everything.
+    pub const ALL: Parts = Parts {
+        x87: true,
+        mxcsr: true,
+        vectors: true,
+    };
+}
+
 /// Writes the image; its last 96 bytes and the vectors that the mode does not have stay.
 fn write_fx(cx: &Cx, descriptor: u32, addr: u64) -> Result<(), MemFault> {
+    cx.env().memory.check(addr, 512, true)?;
+    write_parts(cx, descriptor, addr, Parts::ALL)
+}
+
+/// Writes parts of the image.
+pub fn write_parts(cx: &Cx, descriptor: u32, addr: u64, parts: Parts) -> Result<(), MemFault> {
     let (m, s) = (&cx.env().memory, cx.state());
-    m.check(addr, 512, true)?;
-    let f = &s.x87;
-    let header = u128::from(f.control)
-        | u128::from(f.status_word()) << 16
-        | u128::from(f.tags) << 32
-        | u128::from(f.opcode & 0x7ff) << 48;
-    let (mut ip, mut dp) = (u128::from(f.ip), u128::from(f.dp));
-    if descriptor & 1 == 0 {
-        ip = ip & 0xffff_ffff | u128::from(f.cs) << 32;
-        dp = dp & 0xffff_ffff | u128::from(f.ds) << 32;
+    let at = |offset: u64| addr.wrapping_add(offset);
+    if parts.x87 {
+        let f = &s.x87;
+        let header = u64::from(f.control)
+            | u64::from(f.status_word()) << 16
+            | u64::from(f.tags) << 32
+            | u64::from(f.opcode & 0x7ff) << 48;
+        let (mut ip, mut dp) = (f.ip, f.dp);
+        if descriptor & 1 == 0 {
+            ip = ip & 0xffff_ffff | u64::from(f.cs) << 32;
+            dp = dp & 0xffff_ffff | u64::from(f.ds) << 32;
+        }
+        m.write(addr, header)?;
+        m.write(at(8), ip)?;
+        m.write(at(16), dp)?;
+        for i in 0..8u8 {
+            let r = f.st(i);
+            let v = u128::from(r.mantissa) | u128::from(r.exponent as u16) << 64;
+            m.write(at(32 + 16 * u64::from(i)), v)?;
+        }
     }
-    let mx = u128::from(mxcsr(cx)) | u128::from(MXCSR_MASK) << 32;
-    m.write(addr, header | ip << 64)?;
-    m.write(addr.wrapping_add(16), dp | mx << 64)?;
-    for i in 0..8u8 {
-        let r = f.st(i);
-        let v = u128::from(r.mantissa) | u128::from(r.exponent as u16) << 64;
-        m.write(addr.wrapping_add(32 + 16 * u64::from(i)), v)?;
+    if parts.mxcsr {
+        let mx = u64::from(mxcsr(cx)) | u64::from(MXCSR_MASK) << 32;
+        m.write(at(24), mx)?;
     }
-    for n in 0..vectors(descriptor) {
-        m.write(addr.wrapping_add(160 + 16 * n as u64), s.xmm[n])?;
+    if parts.vectors {
+        for n in 0..vectors(descriptor) {
+            m.write(at(160 + 16 * n as u64), s.xmm[n])?;
+        }
     }
     Ok(())
 }
 
 /// Reads the image; #GP for bits that MXCSR does not have.
 fn read_fx(cx: &Cx, descriptor: u32, addr: u64) -> Result<(), MemFault> {
+    cx.env().memory.check(addr, 512, false)?;
+    read_parts(cx, descriptor, addr, Parts::ALL).map(|_| ())
+}
+
+/// Reads parts of an image that can be read; false if it raised #GP for bits that MXCSR does not
+/// have, and changed nothing.
+pub fn read_parts(cx: &Cx, descriptor: u32, addr: u64, parts: Parts) -> Result<bool, MemFault> {
     let (m, s) = (&cx.env().memory, cx.state());
-    m.check(addr, 512, false)?;
-    let low: u128 = m.read(addr)?;
-    let high: u128 = m.read(addr.wrapping_add(16))?;
-    let new_mxcsr = (high >> 64) as u32;
-    if new_mxcsr & !MXCSR_MASK != 0 {
+    let at = |offset: u64| addr.wrapping_add(offset);
+    let new_mxcsr: u32 = m.read(at(24))?;
+    if parts.mxcsr && new_mxcsr & !MXCSR_MASK != 0 {
         cx.raise(GP, Some(0));
-        return Ok(());
+        return Ok(false);
     }
-    let f = &mut s.x87;
-    f.control = 0x37f;
-    f.set_status_word((low >> 16) as u16);
-    f.set_control(low as u16);
-    f.opcode = (low >> 48) as u16 & 0x7ff;
-    (f.ip, f.dp) = ((low >> 64) as u64, high as u64);
-    if descriptor & 1 == 0 {
-        (f.cs, f.ds) = ((f.ip >> 32) as u16, (f.dp >> 32) as u16);
-        (f.ip, f.dp) = (f.ip & 0xffff_ffff, f.dp & 0xffff_ffff);
+    if parts.x87 {
+        let low: u128 = m.read(addr)?;
+        let dp: u64 = m.read(at(16))?;
+        let f = &mut s.x87;
+        f.control = 0x37f;
+        f.set_status_word((low >> 16) as u16);
+        f.set_control(low as u16);
+        f.opcode = (low >> 48) as u16 & 0x7ff;
+        (f.ip, f.dp) = ((low >> 64) as u64, dp);
+        if descriptor & 1 == 0 {
+            (f.cs, f.ds) = ((f.ip >> 32) as u16, (f.dp >> 32) as u16);
+            (f.ip, f.dp) = (f.ip & 0xffff_ffff, f.dp & 0xffff_ffff);
+        }
+        for i in 0..8u8 {
+            let v: u128 = m.read(at(32 + 16 * u64::from(i)))?;
+            f.set(
+                i,
+                X87Reg {
+                    mantissa: v as u64,
+                    exponent: (v >> 64) as u64 & 0xffff,
+                },
+            );
+        }
+        f.tags = (low >> 32) as u8;
     }
-    for i in 0..8u8 {
-        let v: u128 = m.read(addr.wrapping_add(32 + 16 * u64::from(i)))?;
-        f.set(
-            i,
-            X87Reg {
-                mantissa: v as u64,
-                exponent: (v >> 64) as u64 & 0xffff,
-            },
-        );
+    if parts.vectors {
+        for n in 0..vectors(descriptor) {
+            s.xmm[n] = m.read(at(160 + 16 * n as u64))?;
+        }
     }
-    f.tags = (low >> 32) as u8;
-    set_mxcsr(cx, new_mxcsr);
-    for n in 0..vectors(descriptor) {
-        s.xmm[n] = m.read(addr.wrapping_add(160 + 16 * n as u64))?;
+    if parts.mxcsr {
+        set_mxcsr(cx, new_mxcsr);
     }
-    Ok(())
+    Ok(true)
 }

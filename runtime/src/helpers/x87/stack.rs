@@ -100,7 +100,7 @@ impl X87State {
 
     /// The status word with TOP.
     #[inline(always)]
-    pub(super) fn status_word(&self) -> u16 {
+    pub(in crate::helpers) fn status_word(&self) -> u16 {
         self.status | (self.top & 7) << 11
     }
 

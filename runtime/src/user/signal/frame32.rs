@@ -4,8 +4,9 @@ use super::frame64::Returned;
 use super::host::Mask;
 use super::siginfo::SigInfo;
 use super::{AltStack, FIX_FLAGS, GuestAction, SA_RESTORER, SA_SIGINFO, Trap, fxsave};
+use crate::cpu_model::CpuModel;
 use crate::env::Env;
-use crate::memory::{GuestMemory, MemFault};
+use crate::memory::MemFault;
 use crate::state::CpuState;
 use crate::user::abi::{Abi, Errno, Pack, Unpack};
 use crate::user::segments;
@@ -57,7 +58,7 @@ fn pack_context(cpu: &CpuState, p: &mut Pack, fp: u64, mask: Mask, trap: &Trap) 
 }
 
 /// The FPU state of i386 frames: the old environment and registers, then the FXSAVE image.
-fn pack_fpu(cpu: &CpuState) -> Vec<u8> {
+fn pack_fpu(cpu: &CpuState, model: &CpuModel) -> Vec<u8> {
     let x = &cpu.x87;
     let mut p = Pack::new(Abi::I386);
     p.u32(u32::from(x.control) | 0xffff_0000);
@@ -72,7 +73,7 @@ fn pack_fpu(cpu: &CpuState) -> Vec<u8> {
     }
     // The second word 0 says that the FXSAVE image follows.
     p.u16(fxsave::status(cpu)).u16(0);
-    p.raw(&fxsave::image(cpu, false));
+    p.raw(&fxsave::whole(cpu, model, false, FSAVE));
     p.bytes
 }
 
@@ -81,7 +82,7 @@ fn pack_fpu(cpu: &CpuState) -> Vec<u8> {
 #[allow(clippy::too_many_arguments)]
 pub fn push(
     cpu: &mut CpuState,
-    memory: &GuestMemory,
+    env: &Env,
     info: &SigInfo,
     action: &GuestAction,
     mask: Mask,
@@ -92,12 +93,13 @@ pub fn push(
 ) -> Result<(), MemFault> {
     let rt = action.flags & SA_SIGINFO != 0;
     let top = top.unwrap_or(cpu.gpr[4]) & 0xffff_ffff;
-    let fx = top.wrapping_sub(512) & !63;
+    let (memory, model) = (&env.memory, &env.cpu);
+    let fx = top.wrapping_sub(fxsave::size(model)) & !63;
     let fp = fx.wrapping_sub(FSAVE) & 0xffff_ffff;
     let size = if rt { RT_FRAME } else { FRAME };
     // At the handler's first instruction ESP + 4 is a multiple of 16, as after a call.
     let frame = (fp.wrapping_sub(size).wrapping_add(4) & !15).wrapping_sub(4) & 0xffff_ffff;
-    memory.write_bytes(fp, &pack_fpu(cpu))?;
+    memory.write_bytes(fp, &pack_fpu(cpu, model))?;
     let return_to = match (action.flags & SA_RESTORER != 0, rt) {
         (true, _) => action.restorer,
         (false, true) => trampoline + AT_RT_RETURN,
@@ -109,7 +111,7 @@ pub fn push(
     if rt {
         p.u32(info_at as u32).u32(context_at as u32);
         p.raw(&info.pack(Abi::I386));
-        p.u32(0).u32(0);
+        p.u32(u32::from(fxsave::is_extended(model))).u32(0);
         p.u32(alt.sp as u32)
             .u32(alt.flags_at(cpu.gpr[4]))
             .u32(alt.size as u32);
@@ -176,9 +178,7 @@ fn pop_context(cpu: &mut CpuState, env: &Env, at: u64) -> Result<Mask, Errno> {
     let fp = u.word()?;
     let mask = u.word()?;
     if fp != 0 {
-        let mut image = [0; 512];
-        env.memory.read_bytes(fp + FSAVE, &mut image)?;
-        fxsave::restore(cpu, &image, false);
+        fxsave::load(cpu, &env.cpu, &env.memory, fp + FSAVE, false)?;
     }
     for (n, selector) in [5, 4, 0, 3].into_iter().zip(selectors) {
         segments::load(cpu, env, n, selector);

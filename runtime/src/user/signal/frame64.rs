@@ -3,7 +3,8 @@
 use super::host::Mask;
 use super::siginfo::SigInfo;
 use super::{AltStack, FIX_FLAGS, GuestAction, Trap, fxsave};
-use crate::memory::{GuestMemory, MemFault};
+use crate::env::Env;
+use crate::memory::MemFault;
 use crate::state::CpuState;
 use crate::user::abi::{Abi, Errno, Pack, Unpack};
 
@@ -16,6 +17,8 @@ const UCONTEXT: u64 = 304;
 
 /// `uc_flags`: SS is saved and is to be restored as it is.
 const UC_FLAGS: u64 = 2 | 4;
+/// `uc_flags`: an extended image follows the FXSAVE image.
+const UC_FP_XSTATE: u64 = 1;
 
 /// General registers in the order of `sigcontext`.
 const ORDER: [usize; 16] = [8, 9, 10, 11, 12, 13, 14, 15, 7, 6, 5, 3, 2, 0, 1, 4];
@@ -25,7 +28,7 @@ const ORDER: [usize; 16] = [8, 9, 10, 11, 12, 13, 14, 15, 7, 6, 5, 3, 2, 0, 1, 4
 #[allow(clippy::too_many_arguments)]
 pub fn push(
     cpu: &mut CpuState,
-    memory: &GuestMemory,
+    env: &Env,
     info: &SigInfo,
     action: &GuestAction,
     mask: Mask,
@@ -34,12 +37,18 @@ pub fn push(
     top: Option<u64>,
 ) -> Result<(), MemFault> {
     let top = top.unwrap_or(cpu.gpr[4].wrapping_sub(RED_ZONE));
-    let fp = top.wrapping_sub(512) & !63;
+    let (memory, model) = (&env.memory, &env.cpu);
+    let fp = top.wrapping_sub(fxsave::size(model)) & !63;
     let frame = (fp.wrapping_sub(FRAME) & !15).wrapping_sub(8);
-    memory.write_bytes(fp, &fxsave::image(cpu, true))?;
+    memory.write_bytes(fp, &fxsave::whole(cpu, model, true, 0))?;
+    let xstate = if fxsave::is_extended(model) {
+        UC_FP_XSTATE
+    } else {
+        0
+    };
     let mut p = Pack::new(Abi::X86_64);
     p.u64(action.restorer);
-    p.u64(UC_FLAGS).u64(0);
+    p.u64(UC_FLAGS | xstate).u64(0);
     p.u64(alt.sp)
         .u32(alt.flags_at(cpu.gpr[4]))
         .u32(0)
@@ -75,7 +84,8 @@ pub struct Returned {
 }
 
 /// `rt_sigreturn`: loads the registers from the frame below the stack pointer.
-pub fn pop(cpu: &mut CpuState, memory: &GuestMemory) -> Result<Returned, Errno> {
+pub fn pop(cpu: &mut CpuState, env: &Env) -> Result<Returned, Errno> {
+    let memory = &env.memory;
     let context = cpu.gpr[4];
     let mut u = Unpack::new(Abi::X86_64, memory, context.wrapping_add(16));
     let alt = AltStack {
@@ -92,10 +102,8 @@ pub fn pop(cpu: &mut CpuState, memory: &GuestMemory) -> Result<Returned, Errno> 
     u.skip(8 + 32);
     let fp = u.u64()?;
     let mask = memory.read::<u64>(context.wrapping_add(296))?;
-    let mut image = [0; 512];
     if fp != 0 {
-        memory.read_bytes(fp, &mut image)?;
-        fxsave::restore(cpu, &image, true);
+        fxsave::load(cpu, &env.cpu, memory, fp, true)?;
     }
     cpu.gpr = gpr;
     cpu.rip = rip;

@@ -1,6 +1,94 @@
-//! The 512-byte FXSAVE image in signal frames.
+//! The floating-point state in signal frames: the 512-byte FXSAVE image and, where the CPU has
+//! XSAVE, the rest of its image. The last 48 bytes of the 512 then say what follows, and a mark
+//! behind the image that it is whole.
 
+use crate::cpu_model::CpuModel;
+use crate::helpers::xsave::{AVX, HEADER, UPPER};
+use crate::memory::{GuestMemory, MemFault};
 use crate::state::{CpuState, X87Reg};
+
+/// In the description: an extended image follows.
+const MAGIC1: u32 = 0x4650_5853;
+/// Behind the extended image.
+const MAGIC2: u32 = 0x4650_5845;
+/// Where the description is.
+const DESCRIPTION: u64 = 464;
+
+/// The bytes that the state takes.
+pub fn size(model: &CpuModel) -> u64 {
+    match model.xcr0() {
+        0 => 512,
+        _ => u64::from(model.xsave_size()) + 4,
+    }
+}
+
+/// Whether there is an extended image.
+pub fn is_extended(model: &CpuModel) -> bool {
+    model.xcr0() != 0
+}
+
+/// The whole state; `before` is what comes before it and counts as a part (the old state of i386).
+pub fn whole(cpu: &CpuState, model: &CpuModel, is_64: bool, before: u64) -> Vec<u8> {
+    let mut out = image(cpu, is_64).to_vec();
+    let xcr0 = model.xcr0();
+    if xcr0 == 0 {
+        return out;
+    }
+    let size = model.xsave_size();
+    out.truncate(DESCRIPTION as usize);
+    out.extend(MAGIC1.to_le_bytes());
+    out.extend((size + 4 + before as u32).to_le_bytes());
+    out.extend(xcr0.to_le_bytes());
+    out.extend(size.to_le_bytes());
+    out.resize(HEADER as usize, 0);
+    out.extend(xcr0.to_le_bytes());
+    out.resize(UPPER as usize, 0);
+    if xcr0 & AVX != 0 {
+        for n in 0..16 {
+            let there = is_64 || n < 8;
+            let v = if there { cpu.ymm_hi[n] } else { 0 };
+            out.extend(v.to_le_bytes());
+        }
+    }
+    out.extend(MAGIC2.to_le_bytes());
+    out
+}
+
+/// Loads the state from a frame. Without a whole extended image the upper halves become zero.
+pub fn load(
+    cpu: &mut CpuState,
+    model: &CpuModel,
+    memory: &GuestMemory,
+    at: u64,
+    is_64: bool,
+) -> Result<(), MemFault> {
+    let mut legacy = [0; 512];
+    memory.read_bytes(at, &mut legacy)?;
+    restore(cpu, &legacy, is_64);
+    if !is_extended(model) {
+        return Ok(());
+    }
+    let word = |offset: u64| memory.read::<u32>(at.wrapping_add(offset));
+    let size = word(DESCRIPTION + 16)?;
+    let is_whole = word(DESCRIPTION)? == MAGIC1
+        && (UPPER..=u64::from(model.xsave_size())).contains(&u64::from(size))
+        && word(size.into())? == MAGIC2;
+    let present = if is_whole {
+        memory.read::<u64>(at.wrapping_add(HEADER))?
+            & memory.read::<u64>(at.wrapping_add(DESCRIPTION + 8))?
+    } else {
+        0
+    };
+    let upper = present & AVX != 0 && u64::from(size) >= UPPER + 256;
+    for n in 0..if is_64 { 16 } else { 8 } {
+        cpu.ymm_hi[n] = if upper {
+            memory.read(at.wrapping_add(UPPER + 16 * n as u64))?
+        } else {
+            0
+        };
+    }
+    Ok(())
+}
 
 /// MXCSR bits that may be set.
 const MXCSR_MASK: u32 = 0xffff;

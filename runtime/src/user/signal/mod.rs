@@ -373,12 +373,9 @@ impl Signals {
             if action.flags & SA_RESTORER == 0 {
                 return Err(libc::SIGSEGV);
             }
-            frame64::push(cpu, &env.memory, info, &action, mask, &alt, &trap, top)
+            frame64::push(cpu, env, info, &action, mask, &alt, &trap, top)
         } else {
-            let memory = &env.memory;
-            frame32::push(
-                cpu, memory, info, &action, mask, &alt, &trap, top, trampoline,
-            )
+            frame32::push(cpu, env, info, &action, mask, &alt, &trap, top, trampoline)
         };
         if pushed.is_err() {
             tracing::warn!(target: "signal", "no room on the guest's stack for signal {signal}");
@@ -414,7 +411,7 @@ impl Signals {
         rt: bool,
     ) -> Result<(), Errno> {
         let (mask, alt) = if abi.is_64() {
-            let r = frame64::pop(cpu, &env.memory)?;
+            let r = frame64::pop(cpu, env)?;
             (r.mask, Some(r.alt))
         } else if rt {
             let r = frame32::pop_rt(cpu, env)?;

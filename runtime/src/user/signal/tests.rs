@@ -23,6 +23,7 @@ fn setup(abi: Abi) -> (Box<CpuState>, Box<Env>, Signals) {
     cpu.rip = 0x1234;
     cpu.set_rflags(0x0ed7);
     cpu.xmm[3] = 0xdead_beef << 64;
+    cpu.ymm_hi[5] = 0xfeed << 100;
     cpu.x87.top = 6;
     cpu.x87.tags = 0xc0;
     cpu.x87.regs[6].mantissa = 1 << 63;
@@ -46,6 +47,7 @@ struct Saved {
     rip: u64,
     flags: u64,
     xmm: [u128; 16],
+    ymm_hi: [u128; 16],
     x87: crate::state::X87State,
     sel: [u16; 6],
     base: [u64; 6],
@@ -57,6 +59,7 @@ fn save(cpu: &CpuState) -> Saved {
         rip: cpu.rip,
         flags: cpu.rflags(),
         xmm: cpu.xmm,
+        ymm_hi: cpu.ymm_hi,
         x87: cpu.x87,
         sel: cpu.seg_sel,
         base: cpu.seg_base,
@@ -68,6 +71,7 @@ fn same(cpu: &CpuState, s: &Saved) {
     assert_eq!(cpu.rip, s.rip);
     assert_eq!(cpu.rflags(), s.flags);
     assert_eq!(cpu.xmm, s.xmm);
+    assert_eq!(cpu.ymm_hi, s.ymm_hi);
     assert_eq!(cpu.x87, s.x87);
     assert_eq!(cpu.seg_sel, s.sel);
     assert_eq!(cpu.seg_base, s.base);
@@ -80,6 +84,7 @@ fn clobber(cpu: &mut CpuState, count: usize) {
     cpu.gpr[4] = sp;
     cpu.set_rflags(0x202);
     cpu.xmm[..count].fill(0);
+    cpu.ymm_hi[..count].fill(7);
     cpu.x87.top = 0;
     cpu.x87.tags = 0;
 }
