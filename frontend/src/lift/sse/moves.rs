@@ -10,8 +10,8 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
     match mnemonic {
         Movaps | Movapd | Movdqa | Movntps | Movntpd | Movntdq | Movntdqa => whole(cx, true),
         Movups | Movupd | Movdqu | Lddqu => whole(cx, false),
-        Movss => scalar(cx, Shape::I32x4),
-        Movsd => scalar(cx, Shape::I64x2),
+        Movss => scalar(cx, Shape::F32x4),
+        Movsd => scalar(cx, Shape::F64x2),
         Movd => int(cx, Type::I32),
         Movq => movq(cx),
         Movlps | Movlpd => half(cx, 0),

@@ -135,7 +135,7 @@ fn scalars_access_only_their_own_bytes() {
     for (bytes, op, ty) in [
         (&[0xf3, 0x0f, 0x58, 0x00][..], Op::Load, Type::F32), // addss xmm0, [rax]
         (&[0xf2, 0x0f, 0x51, 0x00], Op::Load, Type::F64),     // sqrtsd xmm0, [rax]
-        (&[0xf3, 0x0f, 0x11, 0x00], Op::Store, Type::I32),    // movss [rax], xmm0
+        (&[0xf3, 0x0f, 0x11, 0x00], Op::Store, Type::F32),    // movss [rax], xmm0
         (&[0x66, 0x0f, 0xd6, 0x00], Op::Store, Type::I64),    // movq [rax], xmm0
         (&[0x0f, 0x5a, 0x00], Op::Load, Type::I64),           // cvtps2pd xmm0, [rax]
         (&[0x66, 0x0f, 0xc4, 0x00, 1], Op::Load, Type::I16),  // pinsrw xmm0, [rax], 1
