@@ -76,11 +76,13 @@ features! {
     Sse3 SSE3 "sse3" Leaf1Ecx 0 [SSE3] "SSE3.";
     Pclmulqdq PCLMULQDQ "pclmulqdq" Leaf1Ecx 1 [PCLMULQDQ] "PCLMULQDQ.";
     Ssse3 SSSE3 "ssse3" Leaf1Ecx 9 [SSSE3] "SSSE3.";
+    Fma FMA "fma" Leaf1Ecx 12 [FMA] "FMA3.";
     Cx16 CX16 "cx16" Leaf1Ecx 13 [CMPXCHG16B] "CMPXCHG16B.";
     Sse41 SSE41 "sse4.1" Leaf1Ecx 19 [SSE4_1] "SSE4.1.";
     Sse42 SSE42 "sse4.2" Leaf1Ecx 20 [SSE4_2] "SSE4.2, CRC32.";
     Movbe MOVBE "movbe" Leaf1Ecx 22 [MOVBE] "MOVBE.";
     Popcnt POPCNT "popcnt" Leaf1Ecx 23 [POPCNT] "POPCNT.";
+    F16c F16C "f16c" Leaf1Ecx 29 [F16C] "Half-precision conversions.";
     Aes AES "aes" Leaf1Ecx 25 [AES] "AES-NI.";
     Xsave XSAVE "xsave" Leaf1Ecx 26 [XSAVE] "XSAVE, XRSTOR, XGETBV; the operating system has turned them on.";
     Avx AVX "avx" Leaf1Ecx 28 [AVX] "AVX.";
@@ -146,7 +148,10 @@ impl Features {
                     .and(Features::XSAVEC)
                     .and(Features::XGETBV1),
             ),
-            (Features::AVX, Features::AVX2),
+            (
+                Features::AVX,
+                Features::AVX2.and(Features::FMA).and(Features::F16C),
+            ),
         ];
         let mut n = 0;
         while n < NEEDS.len() {

@@ -158,6 +158,10 @@ helpers! {
     // Vectors.
     VecOp vec_op [V128 V128] V128 [] "A rare vector operation of a and b; descriptor: a packed `VecOp`.";
     Sha256Rnds2 sha256_rnds2 [V128 V128 V128] V128 [] "SHA256RNDS2 of a and b, c being the implicit operand.";
+    Fma fma [V128 V128 V128] V128 [OPAQUE] "a * b + c in every lane, rounded once; descriptor: a packed `FmaOp`; sets MXCSR's flags.";
+    FmaChecked fma_checked [V128 V128 V128] V128 [OPAQUE MAY_EXIT] "The same where exceptions are unmasked: raises #XM.";
+    HalfFloat half_float [V128] V128 [OPAQUE] "Four half-precision numbers to singles, or back; descriptor: a packed `HalfOp`; sets MXCSR's flags.";
+    HalfFloatChecked half_float_checked [V128] V128 [OPAQUE MAY_EXIT] "The same where exceptions are unmasked: raises #XM.";
     PermuteDwords permute_dwords [V128 V128 V128] V128 [] "The doublewords of a and, from 4 on, of b whose numbers are in c.";
     MaskMove mask_move [I64] I64 [READ_SSE WRITE_SSE READ_MEM WRITE_MEM MAY_EXIT] "VMASKMOV of memory at linear address a; descriptor: a packed `MaskOp`.";
     Gather gather [I64 I64] I64 [READ_SSE WRITE_SSE READ_MEM MAY_EXIT] "VGATHER with base and displacement a and segment base b; descriptor: a packed `GatherOp`.";

@@ -46,4 +46,4 @@ pub use sse::{SseForm, SseOp};
 pub use types::{Shape, Type};
 pub use verify::{VerifyError, VerifyErrors, verify};
 
-pub use vecop::{GatherOp, MaskOp, VecOp, XsaveOp};
+pub use vecop::{FmaOp, GatherOp, HalfOp, MaskOp, VecOp, XsaveOp};

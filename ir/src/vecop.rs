@@ -195,3 +195,67 @@ impl XsaveOp {
         }
     }
 }
+
+/// The descriptor of [`crate::Helper::Fma`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FmaOp {
+    /// Doubles rather than singles.
+    pub double: bool,
+    /// The product is negated.
+    pub negate: bool,
+    /// Even lanes subtract.
+    pub even: bool,
+    /// Odd lanes subtract.
+    pub odd: bool,
+    /// The lower half of a 256-bit operation, whose exceptions the upper half reports.
+    pub deferred: bool,
+}
+
+impl FmaOp {
+    /// Packs into the descriptor.
+    pub const fn pack(self) -> u32 {
+        self.double as u32
+            | (self.negate as u32) << 1
+            | (self.even as u32) << 2
+            | (self.odd as u32) << 3
+            | (self.deferred as u32) << 4
+    }
+
+    /// Unpacks a descriptor.
+    pub const fn unpack(word: u32) -> FmaOp {
+        FmaOp {
+            double: word & 1 != 0,
+            negate: word >> 1 & 1 != 0,
+            even: word >> 2 & 1 != 0,
+            odd: word >> 3 & 1 != 0,
+            deferred: word >> 4 & 1 != 0,
+        }
+    }
+}
+
+/// The descriptor of [`crate::Helper::HalfFloat`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HalfOp {
+    /// To half precision.
+    pub to_half: bool,
+    /// The low three bits of VCVTPS2PH's immediate.
+    pub rounding: u8,
+    /// As in [`FmaOp`].
+    pub deferred: bool,
+}
+
+impl HalfOp {
+    /// Packs into the descriptor.
+    pub const fn pack(self) -> u32 {
+        self.to_half as u32 | (self.deferred as u32) << 1 | (self.rounding as u32 & 7) << 4
+    }
+
+    /// Unpacks a descriptor.
+    pub const fn unpack(word: u32) -> HalfOp {
+        HalfOp {
+            to_half: word & 1 != 0,
+            rounding: (word >> 4) as u8 & 7,
+            deferred: word >> 1 & 1 != 0,
+        }
+    }
+}

@@ -85,6 +85,20 @@ const V2: Features = V1
     .and(Features::SSE41)
     .and(Features::SSE42);
 
+/// Level 3.
+const V3: Features = V2
+    .and(Features::XSAVE)
+    .and(Features::XSAVEOPT)
+    .and(Features::XSAVEC)
+    .and(Features::AVX)
+    .and(Features::AVX2)
+    .and(Features::FMA)
+    .and(Features::F16C)
+    .and(Features::BMI1)
+    .and(Features::BMI2)
+    .and(Features::LZCNT)
+    .and(Features::MOVBE);
+
 const fn model(name: &'static str, signature: u32, features: Features) -> CpuModel {
     CpuModel {
         name,
@@ -100,6 +114,7 @@ const MODELS: &[CpuModel] = &[
     model("pentium3", 0x673, PENTIUM3),
     model("x86-64-v1", 0x6f0, V1),
     model("x86-64-v2", 0x6f0, V2),
+    model("x86-64-v3", 0x6f0, V3),
     model("max", 0x6f0, Features::MAX),
 ];
 

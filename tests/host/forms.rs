@@ -94,7 +94,7 @@ pub fn class(code: Code) -> Class {
     ];
     const VECTOR: &[CpuidFeature] = &[
         MMX, SSE, SSE2, SSE3, SSSE3, SSE4_1, SSE4_2, X64, CLFSH, CLFLUSHOPT, AES, PCLMULQDQ, SHA,
-        AVX, AVX2,
+        AVX, AVX2, FMA, F16C,
     ];
     const VARYING: &[CpuidFeature] = &[CPUID, TSC, RDTSCP];
     let integer = all(INTEGER);

@@ -11,6 +11,7 @@
 //! Elsewhere `portable` computes the same bit by bit, and MXCSR stays in the guest state. The
 //! feature `portable-float` does so on x86-64 too, for tests.
 
+mod fma;
 mod portable;
 mod soft;
 #[cfg(all(target_arch = "x86_64", not(feature = "portable-float")))]
@@ -22,6 +23,7 @@ use x86_64 as host;
 #[cfg(any(not(target_arch = "x86_64"), feature = "portable-float"))]
 use portable as host;
 
+pub use fma::{Found, fma, fma_portably, from_half, to_half};
 pub use host::{Control, Prepared, flags_now, operate_checked, set_now};
 pub use portable::operate as operate_portably;
 #[cfg(all(target_arch = "x86_64", not(feature = "portable-float")))]

@@ -3,6 +3,8 @@
 
 use std::cmp::Ordering;
 
+pub mod fma;
+
 /// A binary format: fraction bits and exponent bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Format {

@@ -8,6 +8,7 @@ mod aes;
 mod avx;
 mod bits;
 mod clmul;
+mod fma;
 mod mmx;
 mod rep;
 mod sha;
@@ -129,6 +130,10 @@ table! {
     Emms = mmx::emms;
     VecOp = vector::vec_op;
     Sha256Rnds2 = sha::sha256_rnds2;
+    Fma = fma::masked;
+    FmaChecked = fma::checked;
+    HalfFloat = fma::half_masked;
+    HalfFloatChecked = fma::half_checked;
     PermuteDwords = avx::permute_dwords;
     MaskMove = avx::mask_move;
     Gather = avx::gather;

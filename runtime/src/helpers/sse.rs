@@ -5,7 +5,7 @@
 //! [`set_mxcsr`].
 
 use super::Cx;
-use metaphrase_backend::sse::{self, FLAGS, MASKS, Prepared};
+use metaphrase_backend::sse::{self, FLAGS, Found, MASKS, Prepared};
 use metaphrase_ir::{ExitReason, SseOp};
 
 const GP: u8 = 13;
@@ -132,4 +132,34 @@ fn finish(cx: &Cx, result: Option<u128>, flags: u32, lower_raises: bool) {
         Some(r) if !raises => s.helper_v[0] = r,
         _ => cx.raise(XM, None),
     }
+}
+
+/// Sets exception flags in MXCSR.
+pub(super) fn set_flags(cx: &Cx, flags: u32) {
+    let s = cx.state();
+    s.mxcsr = mxcsr(cx) | flags & FLAGS;
+    sse::set_now(s.mxcsr);
+}
+
+/// Ends an operation that has been computed without the host, exceptions being unmasked: the
+/// lower half of a 256-bit one is `deferred`.
+pub(super) fn settle(cx: &Cx, deferred: bool, found: Found) {
+    let s = cx.state();
+    s.mxcsr = mxcsr(cx);
+    let flags = (found.pre | found.post) & FLAGS;
+    let raises = flags & !(s.mxcsr >> 7) != 0;
+    if deferred {
+        let bit = if raises { RAISES } else { 0 };
+        s.helper_v[0] = found.value;
+        s.sse_pending |= PENDING | bit | u64::from(flags);
+        return;
+    }
+    let lower = std::mem::take(&mut s.sse_pending);
+    let all = flags | lower as u32 & FLAGS;
+    finish(
+        cx,
+        (!raises).then_some(found.value),
+        all,
+        lower & RAISES != 0,
+    );
 }

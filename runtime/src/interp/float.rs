@@ -149,6 +149,10 @@ pub(super) fn uses_mxcsr(region: &Region) -> bool {
         SseChecked,
         SseDeferred,
         SseFloat,
+        Fma,
+        FmaChecked,
+        HalfFloat,
+        HalfFloatChecked,
         Stmxcsr,
     ];
     let mut all = region.blocks.iter().flat_map(|b| &b.insts);

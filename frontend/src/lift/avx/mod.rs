@@ -11,6 +11,7 @@
 
 pub mod broadcast;
 pub mod compare;
+pub mod fma;
 pub mod masked;
 pub mod moves;
 pub mod permute;
@@ -45,6 +46,7 @@ const GROUPS: &[fn(&mut Lift<'_>, Mnemonic) -> bool] = &[
     broadcast::lift,
     permute::lift,
     compare::lift,
+    fma::lift,
     masked::lift,
 ];
 
