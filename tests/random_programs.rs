@@ -14,7 +14,9 @@ use host::engine::{Engine, Kind, Stop};
 use host::forms::{self, Class, Encoding};
 use host::rng::Rng;
 use host::states::gpr_index;
-use iced_x86::{Code, FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, Register};
+use iced_x86::{
+    Code, EncodingKind, FlowControl, InstructionInfoFactory, Mnemonic, OpAccess, Register,
+};
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name)
@@ -254,10 +256,13 @@ fn lock_step(
     let flags = rng.u64();
     let xmm: [u128; 16] =
         std::array::from_fn(|_| u128::from(rng.lanes()) << 64 | u128::from(rng.lanes()));
+    let ymm_hi: [u128; 16] =
+        std::array::from_fn(|_| u128::from(rng.lanes()) << 64 | u128::from(rng.lanes()));
     for engine in [&mut *reference, &mut *other] {
         engine.load(program.at, &program.code);
         engine.start(program.at, gpr, flags);
         engine.vcpu.state.xmm = xmm;
+        engine.vcpu.state.ymm_hi = ymm_hi;
         engine.vcpu.state.mxcsr = 0x1f80;
     }
     let mut steps = 0u64;
@@ -310,7 +315,10 @@ fn lock_step(
 /// Whether a form is SSE without MMX or addresses of its own.
 fn is_float(code: Code) -> bool {
     let mnemonic = code.mnemonic();
-    let masked = matches!(mnemonic, Mnemonic::Maskmovdqu | Mnemonic::Ldmxcsr);
+    let masked = matches!(
+        mnemonic,
+        Mnemonic::Maskmovdqu | Mnemonic::Vmaskmovdqu | Mnemonic::Ldmxcsr | Mnemonic::Vldmxcsr
+    );
     let info = code.op_code();
     let mmx = (0..info.op_count()).any(|n| {
         use iced_x86::OpCodeOperandKind::*;
@@ -319,15 +327,32 @@ fn is_float(code: Code) -> bool {
     forms::class(code) == Class::Sse && !mmx && !masked && mnemonic != Mnemonic::Emms
 }
 
-fn compare_tier(kind: Kind, mode: Mode, float: bool) {
+/// What programs are made of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Set {
+    Integer,
+    /// SSE.
+    Float,
+    /// AVX and what comes with it, among SSE that keeps the upper halves.
+    Avx,
+}
+
+impl Set {
+    fn has(self, rng: &mut Rng, code: Code) -> bool {
+        let vex = code.encoding() == EncodingKind::VEX;
+        match self {
+            Set::Integer => forms::class(code) == Class::Integer,
+            Set::Float => is_float(code) && !vex,
+            Set::Avx => is_float(code) && (vex || rng.one_in(8)),
+        }
+    }
+}
+
+fn compare_tier(kind: Kind, mode: Mode, set: Set) {
+    let float = set != Set::Integer;
+    let mut chooser = Rng::new(3);
     let codes: Vec<Code> = forms::forms(mode)
-        .filter(|&c| {
-            if float {
-                is_float(c)
-            } else {
-                forms::class(c) == Class::Integer
-            }
-        })
+        .filter(|&c| set.has(&mut chooser, c))
         .filter(|c| forms::encode(&mut Rng::new(1), mode, *c).is_some())
         .collect();
     let mut reference = Engine::new(Kind::Interp, mode);
@@ -354,20 +379,24 @@ fn compare_tier(kind: Kind, mode: Mode, float: bool) {
 }
 
 macro_rules! tiers {
-    ($($name:ident $kind:ident $mode:ident $float:literal;)*) => {
-        $(#[test] fn $name() { compare_tier(Kind::$kind, Mode::$mode, $float); })*
+    ($($name:ident $kind:ident $mode:ident $set:ident;)*) => {
+        $(#[test] fn $name() { compare_tier(Kind::$kind, Mode::$mode, Set::$set); })*
     };
 }
 
 tiers! {
-    blocks_16 Jit M16 false;
-    blocks_32 Jit M32 false;
-    blocks_64 Jit M64 false;
-    regions_16 Regions M16 false;
-    regions_32 Regions M32 false;
-    regions_64 Regions M64 false;
-    float_blocks_32 Jit M32 true;
-    float_blocks_64 Jit M64 true;
-    float_regions_32 Regions M32 true;
-    float_regions_64 Regions M64 true;
+    blocks_16 Jit M16 Integer;
+    blocks_32 Jit M32 Integer;
+    blocks_64 Jit M64 Integer;
+    regions_16 Regions M16 Integer;
+    regions_32 Regions M32 Integer;
+    regions_64 Regions M64 Integer;
+    float_blocks_32 Jit M32 Float;
+    float_blocks_64 Jit M64 Float;
+    float_regions_32 Regions M32 Float;
+    float_regions_64 Regions M64 Float;
+    avx_blocks_32 Jit M32 Avx;
+    avx_blocks_64 Jit M64 Avx;
+    avx_regions_32 Regions M32 Avx;
+    avx_regions_64 Regions M64 Avx;
 }
