@@ -219,6 +219,9 @@ fn run(cases: usize) -> Coverage {
     });
     let (coverage, total) = coverage.into_inner().unwrap();
     println!("{total} cases\n{}", coverage.summary());
+    for feature in coverage.missing_on_host() {
+        println!("NOT COMPARED: this host has no {feature}");
+    }
     coverage
 }
 

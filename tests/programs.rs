@@ -123,6 +123,11 @@ impl Drop for Scratch {
 
 /// Runs a program natively (the x86-64 one, whose output is the same) and under every engine.
 fn same_as_native(width: Width, program: &str, args: &[&str], input: &[u8]) {
+    same_on_model(width, "x86-64-v2", program, args, input);
+}
+
+/// The same on a CPU model.
+fn same_on_model(width: Width, model: &str, program: &str, args: &[&str], input: &[u8]) {
     let (Some(reference), Some(guest)) = (find(Width::X86_64, program), find(width, program))
     else {
         return;
@@ -135,7 +140,7 @@ fn same_as_native(width: Width, program: &str, args: &[&str], input: &[u8]) {
     );
     for engine in ENGINES {
         let mut command = Command::new(env!("CARGO_BIN_EXE_metaphrase"));
-        command.arg("user").args(engine);
+        command.args(["user", "--cpu", model]).args(engine);
         if width == Width::I386 {
             command.args(["-L", SYSROOT]);
         }
@@ -247,6 +252,29 @@ numeric! {
     lame_sound: "lame" ["--quiet", "sound.wav", "-"];
     x264_picture: "x264" ["--threads", "1", "--quiet", "-o", "-", "--muxer", "raw", "picture.y4m"];
     sqlite_numbers: "sqlite3" [":memory:", SQL];
+}
+
+/// The same and others on a CPU with AVX2 and FMA: the C library's string functions, its choice of
+/// mathematical functions, what the programs choose themselves, and the dynamic loader, which saves
+/// the vector registers by XSAVEC.
+macro_rules! with_avx {
+    ($($test:ident: $width:ident $program:literal $args:expr;)*) => {$(
+        #[test]
+        fn $test() {
+            same_on_model(Width::$width, "x86-64-v3", $program, &$args, b"");
+        }
+    )*};
+}
+
+with_avx! {
+    flac_sound_avx: X86_64 "flac" ["--silent", "-c", "-8", "sound.wav"];
+    lame_sound_avx: X86_64 "lame" ["--quiet", "sound.wav", "-"];
+    x264_picture_avx: X86_64 "x264" ["--threads", "1", "--quiet", "-o", "-", "--muxer", "raw", "picture.y4m"];
+    sqlite_numbers_avx: X86_64 "sqlite3" [":memory:", SQL];
+    lua_script_avx: X86_64 "lua5.4" ["script.lua"];
+    sha256sum_text_avx: X86_64 "sha256sum" ["text", "script.sh"];
+    sha256sum_text_avx_i386: I386 "sha256sum" ["text", "script.sh"];
+    xz_text_avx: X86_64 "xz" ["-c", "-T1", "text"];
 }
 
 /// One test for each width and program.

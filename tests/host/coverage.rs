@@ -122,6 +122,12 @@ impl Coverage {
         out
     }
 
+    /// The features whose forms the host cannot run.
+    pub fn missing_on_host(&self) -> std::collections::BTreeSet<String> {
+        let missing = self.0.iter().filter(|(_, s)| **s == Status::NoHost);
+        missing.map(|((code, _), _)| feature_names(*code)).collect()
+    }
+
     /// One line a status, with counts.
     pub fn summary(&self) -> String {
         let mut counts: BTreeMap<(Mode, String), usize> = BTreeMap::new();

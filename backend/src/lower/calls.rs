@@ -28,6 +28,11 @@ impl Lower<'_, '_> {
             });
             return self.call_stub(op, imm, a, b, types::I8X16);
         }
+        if helper == Helper::Fma
+            && let Some(result) = self.fused(inst, args)
+        {
+            return result;
+        }
         let zero = self.iconst(types::I64, 0);
         let descriptor = self.iconst(types::I64, u64::from(inst.aux));
         let mut host = [self.state, descriptor, zero, zero, zero];

@@ -19,7 +19,7 @@ use crate::sse;
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
 use cranelift_codegen::ir::{self as clif, AbiParam, InstBuilder, Opcode, Signature, types};
 use cranelift_codegen::isa::CallConv;
-use metaphrase_ir::{FloatCc, Helper, Inst, Op, Region, Round, SseOp, Type, Value};
+use metaphrase_ir::{FloatCc, FmaOp, Helper, Inst, Op, Region, Round, SseOp, Type, Value};
 
 /// Cranelift's name of a comparison.
 pub(super) fn float_cc(cc: FloatCc) -> FloatCC {
@@ -38,7 +38,24 @@ pub(super) fn float_cc(cc: FloatCc) -> FloatCC {
 /// Whether a region has ops that set MXCSR's flags, or helpers that do.
 pub(crate) fn has_float(region: &Region) -> bool {
     let mut all = region.blocks.iter().flat_map(|b| &b.insts);
-    all.any(|&v| region.inst(v).sets_mxcsr())
+    all.any(|&v| sets_flags(region.inst(v)))
+}
+
+/// Whether what the op becomes sets MXCSR's flags and could be dropped by Cranelift.
+pub(super) fn sets_flags(inst: &Inst) -> bool {
+    inst.sets_mxcsr() || inst.op == Op::Call && Helper::from_imm(inst.imm) == Helper::Fma
+}
+
+/// Whether the host has FMA3, and Cranelift uses it.
+fn host_has_fma() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::arch::is_x86_feature_detected!("avx") && std::arch::is_x86_feature_detected!("fma")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
 }
 
 /// Whether an op's code reads each of its operands whatever they are. (A shift by more than the
@@ -72,7 +89,7 @@ pub(super) fn mark_used(region: &Region, used: &mut Vec<bool>) {
     let mut work: Vec<Value> = Vec::new();
     for data in &region.blocks {
         for &v in &data.insts {
-            let dropped = region.is_removable(v) || region.inst(v).sets_mxcsr();
+            let dropped = region.is_removable(v) || sets_flags(region.inst(v));
             if !dropped && region.inst(v).op != Op::Param {
                 used[v.0 as usize] = true;
                 work.push(v);
@@ -181,6 +198,37 @@ impl Lower<'_, '_> {
             }
             op => unreachable!("{op} is not a float op"),
         }))
+    }
+
+    /// A fused multiplication and addition as the host's instruction, if it has that one.
+    ///
+    /// Cranelift multiplies its first two operands, of which a NaN in the second comes first
+    /// (VFMADD213), unless it folds a load of that one.
+    pub(super) fn fused(&mut self, inst: &Inst, args: &[Value]) -> Option<clif::Value> {
+        let op = FmaOp::unpack(inst.aux);
+        if op.even != op.odd || !host_has_fma() {
+            return None;
+        }
+        if args.iter().any(|&v| self.region.inst(v).op == Op::Load) {
+            self.b.ins().sequence_point();
+        }
+        let ty = if op.double {
+            types::F64X2
+        } else {
+            types::F32X4
+        };
+        let [x, mut y, mut z] = [0, 1, 2].map(|n| {
+            let v = self.value(args[n]);
+            self.bitcast(ty, v)
+        });
+        if op.negate {
+            y = self.b.ins().fneg(y);
+        }
+        if op.even {
+            z = self.b.ins().fneg(z);
+        }
+        let r = self.b.ins().fma(y, x, z);
+        Some(self.bitcast(types::I8X16, r))
     }
 
     /// Keeps Cranelift from folding a load that is the first operand of a sum or product into the

@@ -302,7 +302,10 @@ impl Lower<'_, '_> {
                 self.trap_if(inst, args[0]);
                 None
             }
-            Call => Some(self.call(inst, args)),
+            Call => {
+                let result = self.call(inst, args);
+                self.keep(v, inst, Some(result))
+            }
             Br | BrIf => {
                 self.branch(v);
                 None
@@ -318,7 +321,7 @@ impl Lower<'_, '_> {
     /// The result of an op, anchored if its flags would be lost otherwise.
     fn keep(&mut self, v: Value, inst: &Inst, result: Option<clif::Value>) -> Option<clif::Value> {
         if let Some(value) = result
-            && inst.sets_mxcsr()
+            && float::sets_flags(inst)
             && !self.s.used[v.0 as usize]
         {
             self.anchor(value);
