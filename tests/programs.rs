@@ -221,7 +221,7 @@ fn picture() -> Vec<u8> {
     for t in 0..6u32 {
         out.extend(b"FRAME\n");
         for y in 0..64 {
-            out.extend((0..96).map(|x| (x * 3 + y * 2 + t * 5 + (x * y >> 4)) as u8));
+            out.extend((0..96).map(|x| (x * 3 + y * 2 + t * 5 + ((x * y) >> 4)) as u8));
         }
         for y in 0..32u32 {
             out.extend((0..48).map(|x: u32| (x + t) as u8 ^ y as u8));

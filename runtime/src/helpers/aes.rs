@@ -13,7 +13,7 @@ const fn product(a: u8, b: u8) -> u8 {
             r ^= a;
         }
         let carry = a >> 7;
-        a = a << 1 ^ carry * 0x1b;
+        a = (a << 1) ^ (carry * 0x1b);
         b >>= 1;
     }
     r

@@ -31,7 +31,7 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
         Vpblendvb => blend(cx, Shape::I8x16),
         Vblendvps => blend(cx, Shape::I32x4),
         Vblendvpd => blend(cx, Shape::I64x2),
-        _ => return false,
+        _ => false,
     }
 }
 
