@@ -38,7 +38,7 @@ fn special(double: bool) -> Vec<u64> {
         one,
         one + 1,
         one | 1 << (fraction - 1),
-        one + (1 << fraction) | 1 << (fraction - 2),
+        (one + (1 << fraction)) | (1 << (fraction - 2)),
         (bias / 2) << fraction | 5,
     ];
     for e in [-1i64, 31, 32, 63] {
