@@ -137,30 +137,41 @@ impl Features {
         self.0 >> feature as u32 & 1 != 0
     }
 
-    /// Without what needs a feature that is not in the set: XSAVE is what saves YMM registers, and
-    /// AVX what has them.
-    pub const fn consistent(mut self) -> Features {
-        const NEEDS: [(Features, Features); 2] = [
-            (
-                Features::XSAVE,
-                Features::AVX
-                    .and(Features::XSAVEOPT)
-                    .and(Features::XSAVEC)
-                    .and(Features::XGETBV1),
-            ),
-            (
-                Features::AVX,
-                Features::AVX2.and(Features::FMA).and(Features::F16C),
-            ),
-        ];
-        let mut n = 0;
-        while n < NEEDS.len() {
-            if !self.has(NEEDS[n].0) {
-                self = self.without(NEEDS[n].1);
+    /// What needs what: XSAVE is what saves YMM registers, and AVX what has them.
+    const NEEDS: [(Features, Features); 2] = [
+        (
+            Features::XSAVE,
+            Features::AVX
+                .and(Features::XSAVEOPT)
+                .and(Features::XSAVEC)
+                .and(Features::XGETBV1),
+        ),
+        (
+            Features::AVX,
+            Features::AVX2.and(Features::FMA).and(Features::F16C),
+        ),
+    ];
+
+    /// Without what needs a feature that is not in the set.
+    pub fn consistent(self) -> Features {
+        Self::NEEDS.iter().fold(self, |all, &(base, users)| {
+            if all.has(base) {
+                all
+            } else {
+                all.without(users)
             }
-            n += 1;
-        }
-        self
+        })
+    }
+
+    /// With the features that those in the set need.
+    pub fn complete(self) -> Features {
+        Self::NEEDS.iter().rev().fold(self, |all, &(base, users)| {
+            if all.0 & users.0 == 0 {
+                all
+            } else {
+                all.and(base)
+            }
+        })
     }
 
     /// The features in the set.

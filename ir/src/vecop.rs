@@ -32,7 +32,6 @@ vec_ops! {
     Mpsadbw "MPSADBW with that immediate.";
     Phminposuw "PHMINPOSUW of b.";
     Pmuldq "PMULDQ.";
-    SignExtend "Lanes of b extended with their sign; immediate: their bytes, and those of the results shifted left by 4.";
     Aesenc "AESENC: state a, round key b.";
     Aesenclast "AESENCLAST.";
     Aesdec "AESDEC.";

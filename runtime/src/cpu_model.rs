@@ -179,7 +179,7 @@ impl CpuModel {
         if !on {
             self.features = self.features.without(set).consistent();
         } else if Features::MAX.has(set) {
-            self.features = self.features.and(set);
+            self.features = self.features.and(set).complete();
         } else {
             let name = feature.name();
             return Err(CpuModelError::FeatureNotYet { name });
@@ -383,6 +383,14 @@ mod tests {
         assert_eq!(model.features(), Features::MAX.without(Features::SSE2));
         assert_eq!(model.cpuid(1, 0)[3] & 1 << 26, 0);
         assert_ne!(model.cpuid(1, 0)[2] & 1 << 23, 0);
+        // AVX comes with XSAVE, and goes with it.
+        let with = CpuModel::from_name("x86-64-v2,+fma").unwrap();
+        let both = Features::AVX.and(Features::XSAVE);
+        assert!(with.features().has(both));
+        assert_eq!(with.cpuid(13, 0), [7, 832, 832, 0]);
+        let without = CpuModel::from_name("max,-xsave").unwrap();
+        assert_eq!(without.features().0 & both.0, 0);
+        assert_eq!(without.cpuid(13, 0), [0; 4]);
         let old = CpuModel::from_name("486").unwrap();
         assert_eq!(old.cpuid(1, 0), [0x480, 1 << 16, 0, 1]);
         assert_eq!(old.cpuid(0, 0)[0], 1);

@@ -3,7 +3,7 @@
 use super::float::has_stub;
 use super::{Lower, clif_type};
 use cranelift_codegen::ir::{self as clif, InstBuilder, types};
-use metaphrase_ir::{Effects, Helper, Inst, SseOp, Type, Value};
+use metaphrase_ir::{Effects, Helper, Inst, SseOp, Type, Value, VecOp};
 
 impl Lower<'_, '_> {
     /// Calls a host function with the helpers' signature.
@@ -33,6 +33,11 @@ impl Lower<'_, '_> {
         {
             return result;
         }
+        if helper == Helper::VecOp
+            && let Some(result) = self.inline_vec_op(inst.aux, args)
+        {
+            return result;
+        }
         let zero = self.iconst(types::I64, 0);
         let descriptor = self.iconst(types::I64, u64::from(inst.aux));
         let mut host = [self.state, descriptor, zero, zero, zero];
@@ -59,5 +64,41 @@ impl Lower<'_, '_> {
             Type::V128 => self.load_state(types::I8X16, self.unit.layout.helper_v),
             ty => self.b.ins().ireduce(clif_type(ty), raw),
         }
+    }
+
+    /// A vector operation that is one instruction of the host.
+    fn inline_vec_op(&mut self, descriptor: u32, args: &[Value]) -> Option<clif::Value> {
+        let (op, _, short) = VecOp::unpack(descriptor)?;
+        if short || !host_has_ssse3() {
+            return None;
+        }
+        let [a, b] = [0, 1].map(|n| self.value(args[n]));
+        let [a, b] = [a, b].map(|v| self.bitcast(types::I8X16, v));
+        Some(match op {
+            VecOp::Pshufb => self.b.ins().x86_pshufb(a, b),
+            VecOp::Pmaddubsw => {
+                // Cranelift's second operand has the unsigned bytes.
+                let r = self.b.ins().x86_pmaddubsw(b, a);
+                self.bitcast(types::I8X16, r)
+            }
+            VecOp::Pmulhrsw => {
+                let [a, b] = [a, b].map(|v| self.bitcast(types::I16X8, v));
+                let r = self.b.ins().x86_pmulhrsw(a, b);
+                self.bitcast(types::I8X16, r)
+            }
+            _ => return None,
+        })
+    }
+}
+
+/// Whether the host has SSSE3, and Cranelift uses it.
+fn host_has_ssse3() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::arch::is_x86_feature_detected!("ssse3")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
     }
 }

@@ -116,18 +116,6 @@ fn operate(op: VecOp, imm: u8, size: usize, a: u128, b: u128) -> u128 {
             let product = i64::from(dword(a, 2 * i)) * i64::from(dword(b, 2 * i));
             v | u128::from(product as u64) << (64 * i)
         }),
-        VecOp::SignExtend => {
-            let (from, to) = (usize::from(imm & 15) * 8, usize::from(imm >> 4) * 8);
-            if from == 0 || to == 0 {
-                return 0;
-            }
-            let mask = (1u128 << to) - 1;
-            (0..128 / to).fold(0, |v, i| {
-                let lane = (b >> (from * i)) << (128 - from);
-                let wide = ((lane as i128) >> (128 - from)) as u128 & mask;
-                v | wide << (to * i)
-            })
-        }
         VecOp::Aesenc
         | VecOp::Aesenclast
         | VecOp::Aesdec

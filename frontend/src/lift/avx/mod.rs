@@ -15,7 +15,7 @@ pub mod fma;
 pub mod masked;
 pub mod moves;
 pub mod permute;
-mod table;
+pub mod table;
 
 use super::{Lift, sse};
 use iced_x86::{EncodingKind, Mnemonic, OpCodeOperandKind, OpKind, Register};

@@ -3,7 +3,7 @@
 use super::{Lift, call};
 use iced_x86::{Mnemonic, OpKind, Register};
 use metaphrase_ir::Shape::{self, I8x16, I16x8, I32x4, I64x2};
-use metaphrase_ir::{FlagKind, Helper, IntCc, SseOp, Type, Value, VecOp, flags};
+use metaphrase_ir::{FlagKind, Helper, IntCc, Op, SseOp, Type, Value, VecOp, flags};
 
 /// Lifts the instruction if it is one of this group.
 pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
@@ -16,7 +16,16 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
             cx.xmm_m128(1)
         };
         let a = cx.xmm(0);
-        let r = cx.ir.call(Helper::VecOp, op.pack(imm, false), &[a, b]);
+        let r = if op == VecOp::Palignr {
+            let mask: super::shuffle::Bytes =
+                std::array::from_fn(|i| match i as u32 + u32::from(imm) {
+                    from @ 0..32 => from as u8,
+                    _ => 0x80,
+                });
+            cx.ir.vshuffle(b, a, u128::from_le_bytes(mask))
+        } else {
+            cx.ir.call(Helper::VecOp, op.pack(imm, false), &[a, b])
+        };
         cx.set_xmm(0, r);
         return true;
     }
@@ -181,8 +190,7 @@ fn blend_by_sign(cx: &mut Lift<'_>, shape: Shape) {
 fn extend(cx: &mut Lift<'_>, from: u32, to: u32, signed: bool) {
     let v = cx.xmm_low(1, 16 / to * from);
     let r = if signed {
-        let descriptor = VecOp::SignExtend.pack((from | to << 4) as u8, false);
-        cx.ir.call(Helper::VecOp, descriptor, &[v, v])
+        sign_extend(cx, v, from, to)
     } else {
         let mask: [u8; 16] = std::array::from_fn(|i| {
             let i = i as u32;
@@ -195,6 +203,34 @@ fn extend(cx: &mut Lift<'_>, from: u32, to: u32, signed: bool) {
         cx.ir.vshuffle(v, v, u128::from_le_bytes(mask))
     };
     cx.set_xmm(0, r);
+}
+
+/// Low lanes of `from` bytes extended with their sign to `to` bytes.
+fn sign_extend(cx: &mut Lift<'_>, v: Value, from: u32, to: u32) -> Value {
+    let middle = to.min(4);
+    let mut r = v;
+    if from < middle {
+        // To the upper ends of the wider lanes, and down again.
+        let low = middle - from;
+        let mask: super::shuffle::Bytes = std::array::from_fn(|i| {
+            let i = i as u32;
+            match (i % middle).checked_sub(low) {
+                Some(byte) => (i / middle * from + byte) as u8,
+                None => 0x80,
+            }
+        });
+        r = cx.ir.vshuffle(r, r, u128::from_le_bytes(mask));
+        let shape = if middle == 2 { I16x8 } else { I32x4 };
+        let count = cx.iconst(Type::I64, u64::from(low) * 8);
+        r = cx.ir.vshift(Op::VAShr, shape, r, count);
+    }
+    if to == 8 {
+        let zero = cx.ir.vconst(0);
+        let signs = cx.ir.vicmp(I32x4, IntCc::Slt, r, zero);
+        let mask = super::shuffle::interleave(4, 0);
+        r = cx.ir.vshuffle(r, signs, u128::from_le_bytes(mask));
+    }
+    r
 }
 
 /// PINSRB, PINSRD, PINSRQ.

@@ -124,6 +124,16 @@ fn round_trip(abi: Abi, flags: u64) {
         // RIP and the trap number in the context.
         assert_eq!(env.memory.read::<u64>(cpu.gpr[2] + 168), Ok(0x1234));
         assert_eq!(env.memory.read::<u64>(cpu.gpr[2] + 200), Ok(14));
+        // The extended state: uc_flags, the mark in front, the component, the mark behind.
+        assert_eq!(env.memory.read::<u64>(cpu.gpr[2]), Ok(7));
+        let fp = env.memory.read::<u64>(cpu.gpr[2] + 224).unwrap();
+        assert_eq!(fp % 64, 0);
+        assert_eq!(env.memory.read::<u32>(fp + 464), Ok(0x4650_5853));
+        assert_eq!(
+            env.memory.read::<u128>(fp + 576 + 5 * 16),
+            Ok(0xfeed << 100)
+        );
+        assert_eq!(env.memory.read::<u32>(fp + 832), Ok(0x4650_5845));
     } else {
         assert_eq!((sp + 4) % 16, 0);
         let expected = match (flags & SA_RESTORER != 0, rt) {
