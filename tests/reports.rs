@@ -58,6 +58,8 @@ fn statistics_as_json_hold_the_counters() {
             assert_eq!(tiers.len(), 3, "{stats}");
             assert!(tiers[0] > 0, "{stats}");
         }
+        assert!(stats["float_ran_inline"].is_null(), "{stats}");
+        assert_eq!(number("float_ran_calls"), 0);
         for name in ["float_inline", "float_calls"] {
             let tiers: Vec<u64> = serde_json::from_value(stats[name].clone()).unwrap();
             assert_eq!(tiers.len(), 3, "{stats}");
@@ -97,6 +99,87 @@ fn statistics_as_json_hold_the_counters() {
     let out = metaphrase(&["user", "--stats", "--policy", "cpuid=trap", &path]);
     let text = stderr(&out);
     assert!(text.contains("traps          cpuid 1"), "{text}");
+}
+
+/// What ran inline and in helpers, as `--count-float` has it.
+fn float_counts(engine: &[&str], path: &str) -> (u64, u64) {
+    let mut args = vec!["user", "--cpu", "max", "--stats", "--json"];
+    args.extend(["--sync-compile", "--count-float"]);
+    args.extend(engine);
+    args.push(path);
+    let out = metaphrase(&args);
+    assert_eq!(out.status.code(), Some(0), "{}", stderr(&out));
+    let stats: serde_json::Value = serde_json::from_slice(&out.stderr).unwrap();
+    let number = |name: &str| stats[name].as_u64().unwrap();
+    (number("float_ran_inline"), number("float_ran_calls"))
+}
+
+#[test]
+fn floating_point_operations_that_ran_are_counted_exactly() {
+    const ROUNDS: u64 = 3000;
+    let scratch = Scratch::new();
+    // Additions alone; now and then, blocks end in their middle: at a store into their own page.
+    let path = scratch.guest(|a| {
+        let (mut again, mut skip) = (a.create_label(), a.create_label());
+        a.mov(eax, 10)?; // mprotect
+        a.mov(rdi, CODE)?;
+        a.mov(esi, 0x1000)?;
+        a.mov(edx, 7)?;
+        a.syscall()?;
+        a.mov(rbx, CODE + 0x800)?;
+        a.mov(r12d, ROUNDS as i32)?;
+        a.set_label(&mut again)?;
+        a.addsd(xmm0, qword_ptr(rbx))?;
+        a.addsd(xmm0, xmm1)?;
+        a.mov(rax, qword_ptr(rbx))?;
+        a.addps(xmm2, xmm3)?;
+        a.addpd(xmm3, xmmword_ptr(rbx))?;
+        a.mov(eax, r12d)?;
+        a.xor(edx, edx)?;
+        a.mov(ecx, 500)?;
+        a.div(ecx)?;
+        a.test(edx, edx)?;
+        a.jne(skip)?;
+        a.addsd(xmm4, xmm1)?;
+        a.mov(qword_ptr(rbx), r12)?;
+        a.addsd(xmm4, xmm1)?;
+        a.set_label(&mut skip)?;
+        a.dec(r12d)?;
+        a.jne(again)?;
+        exit(a, 0)
+    });
+    for engine in ENGINES {
+        let want = (ROUNDS * 4 + ROUNDS / 500 * 2, 0);
+        assert_eq!(float_counts(engine, &path), want, "{engine:?}");
+    }
+    // Of everything else it depends on the engine where it runs, but not how often.
+    let path = scratch.guest(|a| {
+        let mut again = a.create_label();
+        a.mov(r12d, ROUNDS as i32)?;
+        a.fldz()?;
+        a.fld1()?;
+        a.set_label(&mut again)?;
+        a.cvtsi2sd(xmm0, r12d)?;
+        a.comisd(xmm0, xmm1)?;
+        a.roundsd(xmm2, xmm0, 1)?;
+        a.cvtsd2si(eax, xmm2)?;
+        a.vaddpd(ymm4, ymm5, ymm6)?;
+        a.vfmadd213sd(xmm4, xmm5, xmm6)?;
+        a.vcvtph2ps(xmm7, xmm4)?;
+        a.fadd_2(st0, st1)?;
+        a.fmul_2(st1, st0)?;
+        a.dec(r12d)?;
+        a.jne(again)?;
+        exit(a, 0)
+    });
+    for engine in ENGINES {
+        let (inline, calls) = float_counts(engine, &path);
+        // FLDZ and FLD1 are calls, too.
+        assert_eq!(inline + calls, ROUNDS * 10 + 2, "{engine:?}");
+        // VCVTPH2PS and the x87.
+        assert!(calls >= ROUNDS * 3 + 2, "{engine:?}: {calls}");
+        assert!(inline >= ROUNDS * 4, "{engine:?}: {inline}");
+    }
 }
 
 #[test]

@@ -117,6 +117,7 @@ guest_regs! {
     CcA "cc_a" I64 "The flag record's first operand.";
     CcB "cc_b" I64 "The flag record's second operand.";
     CcC "cc_c" I64 "The flag record's third operand.";
+    FloatOps "float_ops" I64 "How many floating-point operations have run; only the pass `count` names it.";
 }
 
 /// A set of guest registers, one bit each by their number; see [`Reg::bit`]. The top bit is free for
@@ -175,6 +176,8 @@ impl Reg {
             RegClass::Mmx
         } else if n == Reg::Fuel as u8 {
             RegClass::Fuel
+        } else if n == Reg::FloatOps as u8 {
+            RegClass::Counter
         } else {
             RegClass::Flags
         }
@@ -198,11 +201,13 @@ pub enum RegClass {
     Fuel,
     /// The record of the arithmetic flags.
     Flags,
+    /// A counter of ours, which no helper touches.
+    Counter,
 }
 
 /// By [`RegClass`].
-const CLASSES: [RegMask; 7] = {
-    let (mut sets, mut n) = ([0; 7], 0);
+const CLASSES: [RegMask; 8] = {
+    let (mut sets, mut n) = ([0; 8], 0);
     while n < Reg::COUNT {
         let r = Reg::ALL[n];
         sets[r.class() as usize] |= r.bit();

@@ -178,6 +178,23 @@ helpers! {
     RaiseError raise_error [I64] I64 [MAY_EXIT] "Raises the exception that the descriptor names, with error code a; `exit_resume` must follow.";
 }
 
+impl Helper {
+    /// True for the helpers that do floating-point arithmetic.
+    pub const fn is_float(self) -> bool {
+        use Helper::*;
+        self.has_host_form()
+            || matches!(
+                self,
+                X87 | SseChecked | SseDeferred | FmaChecked | HalfFloat | HalfFloatChecked
+            )
+    }
+
+    /// True for those in whose place compiled code has an instruction of the host, if there is one.
+    pub const fn has_host_form(self) -> bool {
+        matches!(self, Helper::SseFloat | Helper::Fma)
+    }
+}
+
 impl fmt::Display for Helper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

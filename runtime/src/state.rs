@@ -136,6 +136,8 @@ pub struct CpuState {
     /// What the lower half of a 256-bit operation has left for the upper half's check: MXCSR flags,
     /// bit 62 if it raises #XM, bit 63 if there is anything.
     pub sse_pending: u64,
+    /// Floating-point operations that have run, if they are counted: see the pass `count`.
+    pub float_ops: u64,
     /// The interpreter's slots.
     pub temps: [u64; TEMPS],
 }
@@ -197,6 +199,7 @@ impl CpuState {
                 Reg::CcA => offset_of!(CpuState, cc_a),
                 Reg::CcB => offset_of!(CpuState, cc_b),
                 Reg::CcC => offset_of!(CpuState, cc_c),
+                Reg::FloatOps => offset_of!(CpuState, float_ops),
                 _ if n >= Reg::Mm0 as usize && n <= Reg::Mm7 as usize => {
                     offset_of!(CpuState, x87) + (n - Reg::Mm0 as usize) * size_of::<X87Reg>()
                 }

@@ -1,8 +1,29 @@
 //! What a virtual CPU counts about itself. The counters belong to their CPU, and are cheap enough
 //! to be always on.
 
+use metaphrase_backend::sse;
+use metaphrase_ir::Helper;
 use serde::Serialize;
 use std::collections::BTreeMap;
+
+impl Stats {
+    /// Fills in how many floating-point operations ran, from the calls of helpers and, if it was
+    /// kept, the count of the operations that the host has instructions for.
+    pub(crate) fn set_float(&mut self, calls: &[u64; Helper::ALL.len()], counted: Option<u64>) {
+        let sum = |which: fn(Helper) -> bool| -> u64 {
+            let all = Helper::ALL.iter().zip(calls);
+            all.filter(|(h, _)| which(**h)).map(|(_, &n)| n).sum()
+        };
+        let helpers = sum(Helper::is_float);
+        // Of the operations counted, those that a helper did after all.
+        let inline = counted.map(|n| n.saturating_sub(sum(Helper::has_host_form)));
+        (self.float_ran_inline, self.float_ran_calls) = if sse::NATIVE {
+            (inline, helpers)
+        } else {
+            (inline.map(|_| 0), helpers + inline.unwrap_or(0))
+        };
+    }
+}
 
 /// Counters of one virtual CPU. Times are in nanoseconds.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -35,11 +56,18 @@ pub struct Stats {
     pub translated_bytes: [u64; 3],
     /// Floating-point operations translated, by tier, that run as the host's instructions.
     pub float_inline: [u64; 3],
-    /// Floating-point operations translated, by tier, that call: a helper (x87, and SSE while an
-    /// exception is unmasked), or a stub of the host's one instruction. How often helpers were
-    /// called is in `callouts`; executions of inline operations and of stubs in compiled code are
-    /// not counted, which would cost more than they do.
+    /// Floating-point operations translated, by tier, that are calls in IR: x87, half precision, SSE
+    /// while an exception is unmasked, and what compiled code has a stub or an instruction of the
+    /// host for.
     pub float_calls: [u64; 3],
+    /// Floating-point operations that ran as instructions of the host, in either engine; an
+    /// operation on 256 bits is two. Only counted with the pass `count`, which makes translations
+    /// slower.
+    pub float_ran_inline: Option<u64>,
+    /// Floating-point operations that ran in helpers: always counted, by helper in `callouts`. (On
+    /// hosts without floating point as x86 has it everything runs so; then what has no helper of
+    /// its own is only counted with the pass `count`.)
+    pub float_ran_calls: u64,
     /// Host code bytes published, all time.
     pub code_bytes: u64,
     /// Host code bytes in the arena now.

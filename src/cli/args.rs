@@ -197,6 +197,9 @@ pub struct EngineArgs {
     /// Print the engine's counters to standard error at the end.
     #[arg(long, help_heading = "Reports")]
     pub stats: bool,
+    /// Count floating-point operations as they run, for the counters: slower.
+    #[arg(long, help_heading = "Reports")]
+    pub count_float: bool,
     /// Reports as JSON.
     #[arg(long, help_heading = "Reports")]
     pub json: bool,
@@ -231,6 +234,7 @@ impl EngineArgs {
             passes: passes(&self.disable_pass, &self.enable_pass)?,
             ..defaults
         };
+        o.passes.count |= self.count_float;
         o.x87 = match self.x87 {
             None => o.x87,
             Some(X87Arg::Portable) => X87Core::Portable,

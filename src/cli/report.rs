@@ -56,9 +56,15 @@ pub fn text(s: &Stats) -> String {
         "invalidation   {} writes to translated pages ({} beside the code), {} pages, {} translations",
         s.smc_writes, s.false_invalidations, s.invalidated_pages, s.invalidated_translations
     );
+    let inline = match s.float_ran_inline {
+        Some(n) => format!("{n} operations ran inline"),
+        None => "operations inline not counted (--count-float)".to_string(),
+    };
     let _ = writeln!(
         out,
-        "floating point {} operations translated inline, {} as calls (by tier: {:?} and {:?})",
+        "floating point {inline}, {} ran in helpers; translated: {} inline, {} as calls (by tier: \
+         {:?} and {:?})",
+        s.float_ran_calls,
         s.float_inline.iter().sum::<u64>(),
         s.float_calls.iter().sum::<u64>(),
         s.float_inline,

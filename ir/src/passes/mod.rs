@@ -9,11 +9,13 @@
 //! | `flags` | `setflags` that nobody can observe go |
 //! | `writeback` | in regions of several blocks, registers and flags are written where they are observed |
 //! | `dce` | unused values, copies, unused parameters and unreachable blocks go |
+//! | `count` | floating-point operations are counted as they run (off unless asked for) |
 //!
 //! They run in that order, each once, and each can be switched off by itself, so that a
 //! miscompile can be bisected. What they must keep is the guest state wherever something can
 //! observe it; [`liveness`] says where that is.
 
+mod count;
 mod dce;
 mod emit;
 mod expand;
@@ -31,6 +33,7 @@ use crate::region::Region;
 use crate::verify::{VerifyErrors, verify};
 use thiserror::Error;
 
+pub use count::count;
 pub use dce::dce;
 pub use flags::flags;
 pub use fold::fold;
@@ -81,6 +84,7 @@ pass_set! {
     flags "flags" true, "Flag definitions that nobody can observe go.";
     writeback "writeback" true, "In regions of several blocks, registers, flags and fuel are written where they are observed.";
     dce "dce" true, "Unused values, copies, parameters and blocks go.";
+    count "count" false, "Floating-point operations are counted as they run.";
     verify "verify" cfg!(debug_assertions), "The verifier runs before, between and after the passes.";
     break_add "break" false, "Test only: makes the region wrong on purpose (its first `add` becomes a `sub`), to show that checks notice a miscompile.";
 }
@@ -98,7 +102,7 @@ type Pass = fn(&mut Region);
 /// # Errors
 /// If the verifier is on and finds the region invalid, before or after a pass.
 pub fn run(region: &mut Region, passes: &PassSet) -> Result<(), VerifyErrors> {
-    let steps: [(&str, bool, Pass); 8] = [
+    let steps: [(&str, bool, Pass); 9] = [
         ("pool", passes.pool, pool),
         ("forward", passes.forward, forward),
         ("fuse", passes.fuse, fuse),
@@ -106,6 +110,7 @@ pub fn run(region: &mut Region, passes: &PassSet) -> Result<(), VerifyErrors> {
         ("flags", passes.flags, flags),
         ("writeback", passes.writeback, writeback),
         ("dce", passes.dce, dce),
+        ("count", passes.count, count),
         ("break", passes.break_add, break_first_add),
     ];
     if passes.verify {

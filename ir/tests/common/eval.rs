@@ -249,7 +249,7 @@ impl Machine {
         let (mut reads, mut writes) = (Vec::new(), Vec::new());
         for &r in Reg::ALL {
             let (read, write) = match r.class() {
-                RegClass::Fuel | RegClass::Flags => continue,
+                RegClass::Fuel | RegClass::Flags | RegClass::Counter => continue,
                 RegClass::Gpr => (Effects::READ_GPR, Effects::WRITE_GPR),
                 RegClass::Segment => (Effects::READ_SEGMENT, Effects::WRITE_SEGMENT),
                 RegClass::Control => (Effects::READ_CONTROL, Effects::WRITE_CONTROL),

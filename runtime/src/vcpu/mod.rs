@@ -275,6 +275,8 @@ impl Vcpu {
                 self.stats.callouts.insert(helper.name().to_string(), calls);
             }
         }
+        let counted = self.options.passes.count.then_some(self.state.float_ops);
+        self.stats.set_float(&self.env.helper_calls, counted);
         if let Some(arena) = self.jit.as_ref().and_then(|jit| jit.arena.as_ref()) {
             self.stats.arena_used = arena.used() as u64;
             self.stats.arena_limit = arena.limit() as u64;

@@ -41,9 +41,13 @@ impl Vcpu {
     pub(super) fn lift(&mut self, pc: u64, tier: u8) -> Result<Lifted, TranslateError> {
         let all = self.options.passes;
         let passes = match tier {
-            0 if self.options.reference => PassSet::NONE,
+            0 if self.options.reference => PassSet {
+                count: all.count,
+                ..PassSet::NONE
+            },
             0 if self.quick() => PassSet {
                 verify: all.verify,
+                count: all.count,
                 ..PassSet::NONE
             },
             1.. if self.passes_later() => PassSet::NONE,
@@ -337,9 +341,7 @@ fn float_operations(region: &Region) -> (u64, u64) {
         if inst.sets_mxcsr() {
             inline += 1;
         } else if inst.op == Op::Call {
-            let helper = Helper::from_imm(inst.imm);
-            let float = matches!(helper, Helper::SseFloat | Helper::SseChecked | Helper::X87);
-            calls += u64::from(float);
+            calls += u64::from(Helper::from_imm(inst.imm).is_float());
         }
     }
     if sse::NATIVE {
