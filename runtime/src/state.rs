@@ -138,6 +138,8 @@ pub struct CpuState {
     pub sse_pending: u64,
     /// Floating-point operations that have run, if they are counted: see the pass `count`.
     pub float_ops: u64,
+    /// Padding.
+    pub reserved: u64,
     /// The interpreter's slots.
     pub temps: [u64; TEMPS],
 }
