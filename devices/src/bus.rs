@@ -1,4 +1,9 @@
 //! An address space of device ranges: one for I/O ports, one for memory-mapped devices.
+//!
+//! An access that lies inside one device goes to it whole, and the device decides what its width
+//! means (byte devices split it, see [`crate::shared`]). An access that runs over the end of a
+//! device is split into bytes, each of which goes where it belongs, as a chipset does when the
+//! parts have different targets.
 
 use std::collections::BTreeMap;
 
@@ -129,23 +134,41 @@ impl Bus {
         Ok(())
     }
 
-    /// Reads; an access that no device covers whole reads all ones.
-    pub fn read(&mut self, addr: u64, width: Width) -> u64 {
-        match self.find(addr, width) {
-            Some((offset, device)) => device.read(offset, width) & width.ones(),
-            None => width.ones(),
-        }
+    /// Takes the range away that was attached at `start`. Whether there was one.
+    pub fn detach(&mut self, start: u64) -> bool {
+        self.ranges.remove(&start).is_some()
     }
 
-    /// Writes; an access that no device covers whole is dropped. Whether there was a device.
-    pub fn write(&mut self, addr: u64, width: Width, value: u64) -> bool {
-        match self.find(addr, width) {
-            Some((offset, device)) => {
-                device.write(offset, width, value & width.ones());
-                true
-            }
-            None => false,
+    /// Reads. Bytes that no device covers read as ones.
+    pub fn read(&mut self, addr: u64, width: Width) -> u64 {
+        if let Some((offset, device)) = self.find(addr, width) {
+            return device.read(offset, width) & width.ones();
         }
+        let mut value = 0;
+        for i in 0..width.bytes() {
+            let byte = match self.find(addr.wrapping_add(i), Width::Byte) {
+                Some((offset, device)) => device.read(offset, Width::Byte) & 0xff,
+                None => 0xff,
+            };
+            value |= byte << (8 * i);
+        }
+        value
+    }
+
+    /// Writes. Bytes that no device covers go nowhere. Whether there was a device.
+    pub fn write(&mut self, addr: u64, width: Width, value: u64) -> bool {
+        if let Some((offset, device)) = self.find(addr, width) {
+            device.write(offset, width, value & width.ones());
+            return true;
+        }
+        let mut any = false;
+        for i in 0..width.bytes() {
+            if let Some((offset, device)) = self.find(addr.wrapping_add(i), Width::Byte) {
+                device.write(offset, Width::Byte, value >> (8 * i) & 0xff);
+                any = true;
+            }
+        }
+        any
     }
 
     fn find(&mut self, addr: u64, width: Width) -> Option<(u64, &mut dyn BusDevice)> {
@@ -189,13 +212,21 @@ mod tests {
         let mut bus = bus();
         assert!(bus.write(0x62, Width::Word, 0x1_2345));
         assert_eq!(bus.read(0x60, Width::Dword), 0x2345_0000);
-        assert_eq!(
-            bus.read(0x66, Width::Dword),
-            0xffff_ffff,
-            "runs over the end"
-        );
         assert_eq!(bus.read(0x5f, Width::Byte), 0xff, "open bus");
         assert!(!bus.write(0x68, Width::Byte, 1));
+    }
+
+    #[test]
+    fn accesses_over_an_edge_are_split() {
+        let mut bus = bus();
+        assert!(bus.write(0x66, Width::Dword, 0x4433_2211));
+        assert_eq!(bus.read(0x67, Width::Byte), 0x22);
+        assert_eq!(bus.read(0x66, Width::Dword), 0xffff_2211);
+        bus.attach(0x68, 8, "next", Box::new(Cells([0x77; 8])))
+            .unwrap();
+        assert_eq!(bus.read(0x66, Width::Dword), 0x7777_2211);
+        assert!(bus.detach(0x60) && !bus.detach(0x61));
+        assert_eq!(bus.read(0x66, Width::Dword), 0x7777_ffff);
     }
 
     #[test]

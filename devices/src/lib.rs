@@ -1,27 +1,25 @@
-//! The bus of the metaphrase PC: port and memory ranges, interrupt lines and the clock that devices
-//! are given.
+//! The devices of the metaphrase PC: the bus they sit on, the lines between them, and the chips.
 //!
-//! A device is a plain struct that implements [`BusDevice`]. It never sleeps, never reads host time
-//! and never panics on guest input; what it needs from outside comes in as an [`InterruptLine`] or
-//! a [`Clock`].
+//! A device is a plain struct that implements [`BusDevice`], or [`PortDevice`] if its registers are
+//! bytes at ports. It never sleeps, never reads host time and never panics on guest input; what it
+//! needs from outside comes in as an [`InterruptLine`], a [`Clock`], or a narrow trait of its own.
+//! A device whose outputs change by themselves is [`Timed`]: the machine asks when, and calls back.
+//! Its state is one serialisable struct, which `save` gives and `restore` takes.
+//!
+//! `docs/devices.md` lists the devices, their datasheets, and what is left out.
 
 #![forbid(unsafe_code)]
 
 pub mod bus;
+pub mod lines;
+pub mod pic;
+pub mod shared;
+#[cfg(test)]
+mod testing;
 
 pub use bus::{Bus, BusDevice, BusError, Width};
-
-/// An interrupt request line, as a device drives it.
-pub trait InterruptLine: Send {
-    /// Drives the line high or low.
-    fn set_level(&self, high: bool);
-
-    /// A pulse: high, then low. Edge-triggered inputs see one request.
-    fn pulse(&self) {
-        self.set_level(true);
-        self.set_level(false);
-    }
-}
+pub use lines::{InterruptLine, NotConnected, WiredOr};
+pub use shared::{PortDevice, PortView, Shared};
 
 /// Guest time, in nanoseconds since the machine was switched on.
 pub trait Clock: Send + Sync {
@@ -29,10 +27,24 @@ pub trait Clock: Send + Sync {
     fn now(&self) -> u64;
 }
 
-/// A line that goes nowhere.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NotConnected;
+/// A device whose outputs change as time passes. Times are guest nanoseconds, as of its [`Clock`].
+pub trait Timed {
+    /// When an output next changes, if nothing else happens before; `None` if it never does.
+    /// The machine asks again after every access to a device. May be earlier than `now` if
+    /// [`Timed::advance`] is overdue.
+    fn next_event(&self, now: u64) -> Option<u64>;
 
-impl InterruptLine for NotConnected {
-    fn set_level(&self, _high: bool) {}
+    /// Does what has become due until `now`. The machine calls it when the time of
+    /// [`Timed::next_event`] has come; calling it early or often does no harm.
+    fn advance(&mut self, now: u64);
+}
+
+/// Guest memory as a bus master sees it. Holders keep it behind a shared handle, so writing needs
+/// no exclusive access; the owner drops translations of code that is overwritten.
+pub trait GuestMemory: Send {
+    /// Reads from a physical address. What is not memory reads as ones.
+    fn read(&self, address: u64, into: &mut [u8]);
+
+    /// Writes to a physical address. What is not memory ignores it.
+    fn write(&self, address: u64, from: &[u8]);
 }
