@@ -18,6 +18,13 @@ pub trait CodeSource {
     /// Copies the executable bytes at `pc` into `buf`; how many there are before the first byte
     /// that may not be fetched.
     fn fetch(&self, pc: u64, buf: &mut [u8]) -> usize;
+
+    /// First and last PC of the page that `pc` is on, if what other pages hold can change under a
+    /// translation. Then a region stays on its entry's page: code elsewhere is not fetched, but
+    /// for the rest of an instruction at `pc` itself.
+    fn page(&self, _pc: u64) -> Option<(u64, u64)> {
+        None
+    }
 }
 
 impl CodeSource for &[u8] {
@@ -178,6 +185,7 @@ pub fn lift_region(
 ) -> Result<Lifted, LiftError> {
     let blocks = discover(pc, mode, code, limits)?;
     let mut region = Region::new(pc, mode.code);
+    region.page = code.page(pc);
     let mut targets: HashMap<u64, Block> = HashMap::new();
     if limits.blocks > 1 {
         // The entry block may not be a branch target, so a region that can loop starts behind it.

@@ -14,5 +14,5 @@ pub mod policy;
 
 pub use discover::{CodeSource, LiftError, Lifted, Limits, lift_region};
 pub use features::{CpuidWord, Feature, Features};
-pub use mode::Mode;
+pub use mode::{Level, Mode, SystemMode};
 pub use policy::{Policy, Sensitive, SensitivePolicy};

@@ -171,6 +171,10 @@ helpers! {
     LoadSegment load_segment [I16] I64 [READ_SEGMENT WRITE_SEGMENT MAY_EXIT] "Loads selector a; descriptor: the segment's number in encoding order (ES, CS, SS, DS, FS, GS).";
     SegmentInfo segment_info [I16] I64 [OPAQUE] "What LAR, LSL, VERR, VERW (descriptor 0 to 3) find for selector a: bit 32 is set if it is valid, the low half is the value.";
 
+    // System mode. `c` of `system` is the next instruction's PC.
+    System system [I64 I64 I64] I64 [READ_GPR WRITE_GPR READ_FLAGS WRITE_FLAGS READ_SEGMENT WRITE_SEGMENT READ_CONTROL WRITE_CONTROL READ_SSE WRITE_SSE OPAQUE READ_MEM WRITE_MEM MAY_EXIT] "A system instruction; descriptor: a packed `SystemOp`.";
+    SegmentCheck segment_check [I64] I64 [READ_SEGMENT MAY_EXIT] "Raises #GP, or #SS for SS, unless an access at offset a lies in the segment and the segment allows it; descriptor: a packed `SegmentAccess`.";
+
     // Flags and leaving, as callouts.
     PushfImage pushf_image [] I64 [READ_FLAGS READ_CONTROL] "RFLAGS as PUSHF stores it.";
     Popf popf [I64] I64 [WRITE_FLAGS READ_CONTROL WRITE_CONTROL OPAQUE] "POPF of image a at CPL 3; descriptor: the operand size in bytes.";
@@ -304,6 +308,34 @@ impl X87Op {
     /// True if the operand is in memory.
     pub const fn is_memory(self) -> bool {
         self.modrm < 0xc0
+    }
+}
+
+/// The descriptor of [`Helper::SegmentCheck`], packed into a `u32`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SegmentAccess {
+    /// The segment in encoding order (ES, CS, SS, DS, FS, GS).
+    pub segment: u8,
+    /// The number of bytes, 1 to 512.
+    pub size: u16,
+    /// It is a write.
+    pub write: bool,
+}
+
+impl SegmentAccess {
+    /// Packs into the descriptor.
+    pub const fn pack(self) -> u32 {
+        self.segment as u32 | (self.write as u32) << 8 | (self.size as u32) << 16
+    }
+
+    /// Unpacks a descriptor; segments above 5 read as GS.
+    pub const fn unpack(word: u32) -> SegmentAccess {
+        let segment = word as u8;
+        SegmentAccess {
+            segment: if segment > 5 { 5 } else { segment },
+            size: (word >> 16) as u16,
+            write: word >> 8 & 1 != 0,
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 //! it fast by forwarding values and dropping what nobody can observe.
 //!
 //! - [`types`], [`guest`], [`flags`], [`ops`], [`helpers`]: the vocabulary, each one table.
-//! - [`sysflags`]: the names of the system flags.
+//! - [`sysflags`], [`system`]: the names of the system flags and of system instructions.
 //! - [`exit`]: why execution left a region; the engines' common answer.
 //! - [`region`], [`builder`]: the data and how it is made; [`print`], [`parse`]: its text form.
 //! - [`cfg`], [`verify`], [`passes`]: what a region must be, and how it gets better.
@@ -26,6 +26,7 @@ pub mod print;
 pub mod region;
 pub mod sse;
 pub mod sysflags;
+pub mod system;
 pub mod types;
 pub mod vecop;
 pub mod verify;
@@ -34,7 +35,7 @@ pub use builder::Builder;
 pub use exit::ExitReason;
 pub use flags::{CcOp, Cond, FlagKind};
 pub use guest::{Reg, RegClass, RegMask};
-pub use helpers::{Effects, Helper, StringKind, StringOp, X87Op};
+pub use helpers::{Effects, Helper, SegmentAccess, StringKind, StringOp, X87Op};
 pub use ops::{
     AccessKind, Class, Effect, FloatCc, Imm, IntCc, Op, OpInfo, RmwOp, Round, SyscallKind,
 };
@@ -43,6 +44,7 @@ pub use passes::PassSet;
 pub use print::InstText;
 pub use region::{Block, BlockData, CodeSize, GuestInsn, Inst, Region, Value};
 pub use sse::{SseForm, SseOp};
+pub use system::{SystemKind, SystemOp};
 pub use types::{Shape, Type};
 pub use verify::{VerifyError, VerifyErrors, verify};
 

@@ -465,6 +465,7 @@ named_enum! {
         Data "data" "An operand of the instruction, with the rights of the current privilege.";
         Stack "stack" "A push or pop.";
         System "system" "A descriptor or task-state access, with supervisor rights.";
+        Update "update" "A read of an operand that the instruction writes afterwards: it needs the right to write.";
     }
 }
 

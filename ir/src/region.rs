@@ -106,6 +106,9 @@ pub struct Region {
     pub pc: u64,
     /// The code size it was decoded for.
     pub code_size: CodeSize,
+    /// First and last PC of the page that the entry is on, where mappings can change: only direct
+    /// exits into it may be linked, since no other PC is sure to mean the same code next time.
+    pub page: Option<(u64, u64)>,
     /// The blocks.
     pub blocks: Vec<BlockData>,
     /// Every instruction, dropped ones included.
@@ -124,6 +127,7 @@ impl Region {
         Region {
             pc,
             code_size,
+            page: None,
             blocks: vec![BlockData {
                 params: Vec::new(),
                 insts: Vec::with_capacity(48),
@@ -137,6 +141,12 @@ impl Region {
 
     /// The entry block.
     pub const ENTRY: Block = Block(0);
+
+    /// Whether a direct exit to that PC may be linked to the translation found there.
+    pub fn is_linkable(&self, pc: u64) -> bool {
+        self.page
+            .is_none_or(|(first, last)| (first..=last).contains(&pc))
+    }
 
     /// The instruction.
     #[inline]

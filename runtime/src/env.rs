@@ -4,6 +4,7 @@
 use crate::cpu_model::CpuModel;
 use crate::memory::GuestMemory;
 use crate::state::CpuState;
+use crate::system::SystemEnv;
 use metaphrase_ir::Helper;
 use std::time::Instant;
 
@@ -45,6 +46,8 @@ pub struct Env {
     /// The GDT by selector index: what Linux has there for user mode; entries 12 to 14 are those
     /// of `set_thread_area`.
     pub gdt: [Option<UserSegment>; GDT_ENTRIES],
+    /// What a whole system's CPU is connected to; `None` in a Linux program.
+    pub system: Option<Box<SystemEnv>>,
 }
 
 impl Env {
@@ -72,6 +75,7 @@ impl Env {
             helper_calls: [0; Helper::ALL.len()],
             fuel_given: 0,
             gdt,
+            system: None,
         })
     }
 

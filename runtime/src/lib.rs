@@ -11,6 +11,7 @@ pub mod memory;
 pub mod options;
 pub mod state;
 pub mod stats;
+pub mod system;
 pub mod tier;
 pub mod translate;
 pub mod user;

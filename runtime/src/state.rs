@@ -4,6 +4,7 @@
 //! hot fields come first, so that displacements from the state pointer fit in a byte where that
 //! matters.
 
+use crate::system::SystemState;
 use metaphrase_backend::StateLayout;
 use metaphrase_ir::{CcOp, Cond, Reg, flags};
 use std::mem::offset_of;
@@ -99,6 +100,8 @@ pub struct CpuState {
     pub exit_info: u64,
     /// Linear address of a memory fault.
     pub fault_addr: u64,
+    /// The soft TLB for the current privilege level; null in a Linux program.
+    pub tlb: *mut std::ffi::c_void,
     /// Host address of guest linear address 0.
     pub mem_base: u64,
     /// Size of the guest's window in bytes: accesses at or above it leave the fast path.
@@ -140,6 +143,8 @@ pub struct CpuState {
     pub float_ops: u64,
     /// Padding.
     pub reserved: u64,
+    /// System registers; a Linux program's CPU leaves them alone.
+    pub sys: SystemState,
     /// The interpreter's slots.
     pub temps: [u64; TEMPS],
 }
@@ -148,9 +153,10 @@ impl CpuState {
     /// A CPU after reset as user mode wants it: everything zero but the constants that the
     /// architecture defines.
     pub fn new() -> Box<CpuState> {
-        // SAFETY: every field is an integer, an array of integers or a raw pointer, for all of
-        // which the all-zero pattern is valid.
+        // SAFETY: every field is an integer, a bool, an enum with a variant 0, an array or struct
+        // of such, or a raw pointer, for all of which the all-zero pattern is valid.
         let mut state: Box<CpuState> = unsafe { Box::new_zeroed().assume_init() };
+        state.sys = SystemState::power_up();
         state.df = 1;
         state.sysflags = 0x202;
         state.mxcsr = 0x1f80;

@@ -112,6 +112,7 @@ impl Engine {
             flat: mode != Mode::M16,
             features: metaphrase_frontend::Features::MAX,
             unmasked: false,
+            system: None,
         };
         let env = Env::new(memory, CpuModel::max());
         let mut vcpu = Vcpu::new(env, guest_mode, options).expect("a virtual CPU");

@@ -23,13 +23,14 @@ pub(crate) mod xsave;
 use crate::env::Env;
 use crate::memory::MemFault;
 use crate::state::CpuState;
+use crate::system as whole;
 use metaphrase_backend::{HelperFn, HelperTable};
 use metaphrase_ir::exit::exception_info;
 use metaphrase_ir::{ExitReason, Helper};
 use std::ffi::c_void;
 
 /// What a helper works on.
-pub(crate) struct Cx {
+pub struct Cx {
     /// The guest state.
     pub state: *mut CpuState,
 }
@@ -111,6 +112,8 @@ table! {
     UDivW = bits::udivw;
     SDivW = bits::sdivw;
     SDivFits = bits::sdivfits;
+    System = whole::system;
+    SegmentCheck = whole::segment_check;
     Cpuid = system::cpuid;
     Rdtsc = system::rdtsc;
     TscAux = system::tsc_aux;

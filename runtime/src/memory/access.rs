@@ -27,6 +27,9 @@ impl GuestMemory {
     pub fn read<T: Scalar>(&self, addr: u64) -> Result<T, MemFault> {
         let size = size_of::<T>() as u64;
         if self.flags(addr) & page::READ == 0 || addr % PAGE > PAGE - size {
+            if let Some(paged) = self.paged() {
+                return paged.read(addr);
+            }
             self.check_slow(addr, size, false)?;
         }
         // SAFETY: the pages that the value lies on are mapped and readable.
@@ -39,6 +42,9 @@ impl GuestMemory {
         let size = size_of::<T>() as u64;
         let wanted = page::WRITE | page::CODE | page::WATCH;
         if self.flags(addr) & wanted != page::WRITE || addr % PAGE > PAGE - size {
+            if let Some(paged) = self.paged() {
+                return paged.write(addr, value);
+            }
             self.check_slow(addr, size, true)?;
         }
         // SAFETY: the pages that the value lies on are mapped and writable.
@@ -55,6 +61,9 @@ impl GuestMemory {
 
     /// Checks every page of a range for reading or for writing; an empty range is always fine.
     pub fn check(&self, addr: u64, len: u64, write: bool) -> Result<(), MemFault> {
+        if let Some(paged) = self.paged() {
+            return paged.check(addr, len, write);
+        }
         let mut done = 0;
         while done < len {
             let at = addr.wrapping_add(done);
@@ -88,6 +97,12 @@ impl GuestMemory {
     /// Reads bytes; on a fault nothing of `out` has changed.
     pub fn read_bytes(&self, addr: u64, out: &mut [u8]) -> Result<(), MemFault> {
         self.check(addr, out.len() as u64, false)?;
+        if let Some(paged) = self.paged() {
+            for (n, byte) in out.iter_mut().enumerate() {
+                *byte = paged.read(addr.wrapping_add(n as u64))?;
+            }
+            return Ok(());
+        }
         // SAFETY: every page is readable; `out` is not guest memory, which no slice refers to.
         unsafe { std::ptr::copy_nonoverlapping(self.host(addr), out.as_mut_ptr(), out.len()) };
         Ok(())
@@ -96,6 +111,13 @@ impl GuestMemory {
     /// Writes bytes; on a fault nothing is written. For system calls and loaders: translations on
     /// the pages are marked dirty first, as [`GuestMemory::host_ptr`] does.
     pub fn write_bytes(&self, addr: u64, bytes: &[u8]) -> Result<(), MemFault> {
+        if let Some(paged) = self.paged() {
+            paged.check(addr, bytes.len() as u64, true)?;
+            for (n, &byte) in bytes.iter().enumerate() {
+                paged.write(addr.wrapping_add(n as u64), byte)?;
+            }
+            return Ok(());
+        }
         let to = self.host_ptr(addr, bytes.len() as u64, true)?;
         // SAFETY: every page is writable; `bytes` is not guest memory, which no slice refers to.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
@@ -145,6 +167,9 @@ impl GuestMemory {
     /// Fetches code bytes: as many as lie on executable pages, up to the length of `out`. 0 means
     /// that the first byte cannot be fetched.
     pub fn fetch(&self, addr: u64, out: &mut [u8]) -> usize {
+        if let Some(paged) = self.paged() {
+            return paged.fetch(addr, out);
+        }
         let mut done = 0;
         while done < out.len() {
             let at = addr.wrapping_add(done as u64);

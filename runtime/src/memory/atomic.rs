@@ -77,6 +77,9 @@ words! {
 impl GuestMemory {
     /// Atomically combines `value` into memory; the old value.
     pub fn rmw<T: Word>(&self, op: RmwOp, addr: u64, value: T) -> Result<T, MemFault> {
+        if let Some(paged) = self.paged() {
+            return paged.rmw(op, addr, value);
+        }
         self.check(addr, size_of::<T>() as u64, true)?;
         let at = self.host(addr).cast::<T>();
         if at.is_aligned() {
@@ -94,6 +97,9 @@ impl GuestMemory {
     /// Atomically writes `new` if memory equals `expected`; the old value. The page must be
     /// writable in either case, as CMPXCHG demands.
     pub fn cas<T: Word + PartialEq>(&self, addr: u64, expected: T, new: T) -> Result<T, MemFault> {
+        if let Some(paged) = self.paged() {
+            return paged.cas(addr, expected, new);
+        }
         self.check(addr, size_of::<T>() as u64, true)?;
         let at = self.host(addr).cast::<T>();
         if at.is_aligned() {
@@ -112,6 +118,9 @@ impl GuestMemory {
 
     /// [`GuestMemory::cas`] of 16 bytes.
     pub fn cas128(&self, addr: u64, expected: u128, new: u128) -> Result<u128, MemFault> {
+        if let Some(paged) = self.paged() {
+            return paged.cas128(addr, expected, new);
+        }
         self.check(addr, 16, true)?;
         let at = self.host(addr).cast::<u128>();
         #[cfg(target_arch = "x86_64")]

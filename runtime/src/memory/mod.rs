@@ -20,6 +20,7 @@ mod atomic;
 mod code;
 mod journal;
 mod map;
+pub mod paged;
 mod relocate;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ pub use access::Scalar;
 pub use atomic::Word;
 pub use journal::SavedPage;
 pub use map::{FileMapping, MapError};
+pub use paged::{Paged, PhysMemory};
 
 /// Size of a guest page, and the only host page size that works.
 pub const PAGE: u64 = 4096;
@@ -102,6 +104,9 @@ pub struct GuestMemory {
     journal: Mutex<journal::Journal>,
     /// 2 MiB chunks in which something was ever mapped.
     chunks: Mutex<BTreeSet<u64>>,
+    /// A full system's memory. Then the window is empty, so that every access takes the slow path
+    /// of user mode, which leads there.
+    paged: Option<Box<Paged>>,
 }
 
 // SAFETY: the pointers name mappings that live as long as the value; the flag table is atomic, and
@@ -143,7 +148,27 @@ impl GuestMemory {
             dirty_code: Mutex::new(Vec::new()),
             journal: Mutex::default(),
             chunks: Mutex::default(),
+            paged: None,
         })
+    }
+
+    /// The memory of a full system.
+    pub fn system(paged: Paged) -> GuestMemory {
+        GuestMemory {
+            base: std::ptr::null_mut(),
+            limit: 0,
+            flags: std::ptr::null(),
+            dirty_code: Mutex::new(Vec::new()),
+            journal: Mutex::default(),
+            chunks: Mutex::default(),
+            paged: Some(Box::new(paged)),
+        }
+    }
+
+    /// The linear address space, if it is a full system's.
+    #[inline(always)]
+    pub fn paged(&self) -> Option<&Paged> {
+        self.paged.as_deref()
     }
 
     /// Host address of guest linear address 0.
@@ -182,6 +207,9 @@ impl GuestMemory {
 
 impl Drop for GuestMemory {
     fn drop(&mut self) {
+        if self.paged.is_some() {
+            return;
+        }
         let start = self.base.wrapping_sub(GUARD as usize).cast::<c_void>();
         // SAFETY: both mappings were made in `new` with these sizes; nobody uses them any more.
         let _ = unsafe { rustix::mm::munmap(start, (self.limit + 2 * GUARD) as usize) };

@@ -1,0 +1,255 @@
+//! Physical memory: RAM, ROM and memory-mapped devices, and which of its bytes hold translated
+//! code.
+
+use metaphrase_devices::{Bus, Width};
+use rustix::mm::{MapFlags, ProtFlags};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::PAGE;
+
+/// Why a range cannot be mapped.
+#[derive(Debug, thiserror::Error)]
+pub enum PhysError {
+    /// It is empty, not made of whole pages, or runs over the end of the address space.
+    #[error("physical range {start:#x} of {len:#x} bytes is not made of whole pages")]
+    BadRange {
+        /// First address.
+        start: u64,
+        /// Length in bytes.
+        len: u64,
+    },
+    /// Something is mapped there already.
+    #[error("physical range {start:#x} of {len:#x} bytes overlaps another")]
+    Overlap {
+        /// First address.
+        start: u64,
+        /// Length in bytes.
+        len: u64,
+    },
+    /// The host has no memory for it.
+    #[error("the host refuses {len:#x} bytes of memory: {source}")]
+    Host {
+        /// Length in bytes.
+        len: u64,
+        /// Its answer.
+        source: rustix::io::Errno,
+    },
+}
+
+/// A range of RAM or ROM.
+#[derive(Debug)]
+struct Range {
+    len: u64,
+    host: *mut u8,
+    rom: bool,
+}
+
+impl Drop for Range {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `PhysMemory::add` with this length; nobody uses it any more.
+        let _ = unsafe { rustix::mm::munmap(self.host.cast(), self.len as usize) };
+    }
+}
+
+/// Bits of [`PhysMemory::code`]: a page in 64 pieces of that many bytes.
+pub const CODE_GRAIN: u64 = PAGE / 64;
+
+/// Where a page is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// At that host address, writable.
+    Ram(*mut u8),
+    /// At that host address; writes go nowhere.
+    Rom(*mut u8),
+    /// Not memory: a device, or nothing.
+    Io,
+}
+
+/// Physical memory. All methods take `&self`: guest memory is shared by its nature, and is only
+/// touched through raw pointers.
+#[derive(Debug, Default)]
+pub struct PhysMemory {
+    ranges: BTreeMap<u64, Range>,
+    /// Memory-mapped devices.
+    mmio: Mutex<Bus>,
+    /// By page number: which of its 64 pieces hold translated code.
+    code: Mutex<BTreeMap<u64, u64>>,
+    /// Pages whose translations must go because a device or a system access wrote to them.
+    dirty: Mutex<Vec<u64>>,
+}
+
+// SAFETY: the ranges' pointers name mappings that live as long as the value and are only accessed
+// through raw pointers, as memory that others may change.
+unsafe impl Send for PhysMemory {}
+// SAFETY: as for Send.
+unsafe impl Sync for PhysMemory {}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl PhysMemory {
+    /// Nothing anywhere.
+    pub fn new() -> PhysMemory {
+        PhysMemory::default()
+    }
+
+    /// Maps zeroed RAM.
+    ///
+    /// # Errors
+    /// If the range is not made of whole pages, overlaps another, or the host has no memory.
+    pub fn add_ram(&mut self, start: u64, len: u64) -> Result<(), PhysError> {
+        self.add(start, len, false)
+    }
+
+    /// Maps ROM with that content, filled up with zeros to whole pages.
+    ///
+    /// # Errors
+    /// As [`PhysMemory::add_ram`].
+    pub fn add_rom(&mut self, start: u64, bytes: &[u8]) -> Result<(), PhysError> {
+        let len = (bytes.len() as u64).next_multiple_of(PAGE);
+        self.add(start, len, true)?;
+        let range = &self.ranges[&start];
+        // SAFETY: the mapping is at least that long, new, and not yet known to anybody.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), range.host, bytes.len()) };
+        Ok(())
+    }
+
+    fn add(&mut self, start: u64, len: u64, rom: bool) -> Result<(), PhysError> {
+        let whole = start.is_multiple_of(PAGE) && len.is_multiple_of(PAGE) && len > 0;
+        let Some(last) = start.checked_add(len.wrapping_sub(1)).filter(|_| whole) else {
+            return Err(PhysError::BadRange { start, len });
+        };
+        if let Some((&at, other)) = self.ranges.range(..=last).next_back()
+            && at + (other.len - 1) >= start
+        {
+            return Err(PhysError::Overlap { start, len });
+        }
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        let prot = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: without MAP_FIXED a mapping goes where nothing else is.
+        let host =
+            unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), len as usize, prot, flags) };
+        let host = host.map_err(|source| PhysError::Host { len, source })?;
+        let host = host.cast();
+        self.ranges.insert(start, Range { len, host, rom });
+        Ok(())
+    }
+
+    /// The bus of memory-mapped devices.
+    pub fn mmio(&self) -> MutexGuard<'_, Bus> {
+        lock(&self.mmio)
+    }
+
+    /// Where the page that holds `addr` is.
+    pub fn place(&self, addr: u64) -> Place {
+        let page = addr & !(PAGE - 1);
+        let Some((&start, range)) = self.ranges.range(..=page).next_back() else {
+            return Place::Io;
+        };
+        if page - start >= range.len {
+            return Place::Io;
+        }
+        let host = range.host.wrapping_add((page - start) as usize);
+        if range.rom {
+            Place::Rom(host)
+        } else {
+            Place::Ram(host)
+        }
+    }
+
+    /// Reads bytes of RAM and ROM; where neither is, all ones.
+    pub fn read_bytes(&self, addr: u64, out: &mut [u8]) {
+        let mut done = 0;
+        while done < out.len() {
+            let at = addr.wrapping_add(done as u64);
+            let offset = (at % PAGE) as usize;
+            let n = (PAGE as usize - offset).min(out.len() - done);
+            match self.place(at) {
+                Place::Ram(host) | Place::Rom(host) => {
+                    let from = host.wrapping_add(offset);
+                    // SAFETY: `n` bytes of the page are left; `out` is not guest memory.
+                    unsafe {
+                        std::ptr::copy_nonoverlapping(from, out[done..].as_mut_ptr(), n);
+                    }
+                }
+                Place::Io => out[done..done + n].fill(0xff),
+            }
+            done += n;
+        }
+    }
+
+    /// Writes bytes to RAM, as a device or a loader does: translations made from them become
+    /// dirty. Where no RAM is, nothing happens.
+    pub fn write_bytes(&self, addr: u64, bytes: &[u8]) {
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = addr.wrapping_add(done as u64);
+            let offset = at % PAGE;
+            let n = ((PAGE - offset) as usize).min(bytes.len() - done);
+            if let Place::Ram(host) = self.place(at) {
+                if self.hits_code(at, n as u64) {
+                    lock(&self.dirty).push(at / PAGE);
+                }
+                let to = host.wrapping_add(offset as usize);
+                // SAFETY: `n` bytes of the page are left; `bytes` is not guest memory.
+                unsafe { std::ptr::copy_nonoverlapping(bytes[done..].as_ptr(), to, n) };
+            }
+            done += n;
+        }
+    }
+
+    /// Reads a device register.
+    pub fn read_device(&self, addr: u64, width: Width) -> u64 {
+        self.mmio().read(addr, width)
+    }
+
+    /// Writes a device register.
+    pub fn write_device(&self, addr: u64, width: Width, value: u64) {
+        self.mmio().write(addr, width, value);
+    }
+
+    /// Notes that `len` bytes from `addr` on, all on one page, were translated.
+    pub fn note_code(&self, addr: u64, len: u64) {
+        *lock(&self.code).entry(addr / PAGE).or_default() |= pieces(addr, len);
+    }
+
+    /// Whether any code of page number `page` was translated.
+    pub fn has_code(&self, page: u64) -> bool {
+        lock(&self.code).contains_key(&page)
+    }
+
+    /// Whether any of `len` bytes from `addr` on, all on one page, lies in a piece that holds
+    /// translated code.
+    pub fn hits_code(&self, addr: u64, len: u64) -> bool {
+        let code = lock(&self.code);
+        let held = code.get(&(addr / PAGE)).copied().unwrap_or(0);
+        held & pieces(addr, len) != 0
+    }
+
+    /// Notes that the translations of page number `page` are gone.
+    pub fn forget_code(&self, page: u64) {
+        lock(&self.code).remove(&page);
+    }
+
+    /// Notes that the translations of the page at `addr` must go.
+    pub fn note_dirty(&self, addr: u64) {
+        lock(&self.dirty).push(addr / PAGE);
+    }
+
+    /// The numbers of the pages whose translations must go.
+    pub fn take_dirty(&self) -> Vec<u64> {
+        std::mem::take(&mut *lock(&self.dirty))
+    }
+}
+
+/// The bits of the pieces that `len` bytes from `addr` on lie in.
+fn pieces(addr: u64, len: u64) -> u64 {
+    if len == 0 {
+        return 0;
+    }
+    let first = addr % PAGE / CODE_GRAIN;
+    let last = ((addr % PAGE + len - 1) / CODE_GRAIN).min(63);
+    (u64::MAX << first) & (u64::MAX >> (63 - last))
+}

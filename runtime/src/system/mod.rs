@@ -1,0 +1,216 @@
+//! System instructions, exceptions and interrupts of a whole system's CPU: the helper emulation
+//! that sensitive instructions are trapped into.
+//!
+//! The lifter turns a system instruction into a call of the helper `system` with a
+//! [`SystemOp`]; [`carry_out`] finds the function for it. A function raises a fault by returning
+//! it, with nothing changed, or completes the instruction. Those that leave the region
+//! ([`SystemKind::leaves`]) have RIP set for them to `next` before they run, and set it to
+//! something else if they transfer.
+//!
+//! - `state.rs`: the registers; `mode.rs`: what of them translated code depends on.
+//! - `segment.rs`, `transfer.rs`, `interrupt.rs`, `task.rs`, `fast_call.rs`, `smm.rs`: segments and
+//!   transfers of control.
+//! - `control.rs`, `debug.rs`, `msr.rs`, `tables.rs`, `flags.rs`, `paging.rs`, `ports.rs`: the rest.
+
+mod control;
+mod debug;
+mod fast_call;
+mod fault;
+mod flags;
+pub mod interrupt;
+pub mod mode;
+mod msr;
+mod paging;
+mod ports;
+pub mod segment;
+mod smm;
+pub mod state;
+mod tables;
+mod transfer;
+
+use crate::env::Env;
+pub use crate::helpers::Cx;
+use crate::memory::Paged;
+pub use fault::Fault;
+use metaphrase_devices::Bus;
+use metaphrase_ir::{SegmentAccess, SystemKind, SystemOp};
+pub use state::{Activity, Shadow, SystemState, attr, cr0, cr4, efer};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What a system instruction gives: its result, or the fault that it raises instead.
+pub type Outcome = Result<u64, Fault>;
+
+/// Something to deliver through the IDT.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// Vector, error code and address.
+    pub fault: Fault,
+    /// Where it comes from.
+    pub source: Source,
+}
+
+/// Where an event comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Source {
+    /// The instruction at RIP, or the one before it (a trap): the processor.
+    Exception,
+    /// INT n: the gate's privilege level is checked.
+    Software,
+    /// INT3 and INTO: as INT n, but never redirected in virtual-8086 mode.
+    SoftwareException,
+    /// INT1: no check of the gate's privilege level.
+    Privileged,
+    /// An interrupt controller, or NMI.
+    External,
+}
+
+/// What became of an event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Delivered {
+    /// The handler comes next.
+    Handler,
+    /// A triple fault: the processor has shut down.
+    Shutdown,
+}
+
+/// Gives the vectors of maskable interrupts.
+pub trait InterruptController: Send {
+    /// Whether the interrupt line is high.
+    fn pending(&self) -> bool;
+
+    /// The vector; the controller takes the interrupt as delivered.
+    fn acknowledge(&mut self) -> u8;
+}
+
+/// What a whole system's CPU is connected to, besides memory.
+pub struct SystemEnv {
+    ports: Mutex<Bus>,
+}
+
+impl std::fmt::Debug for SystemEnv {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SystemEnv")
+    }
+}
+
+impl SystemEnv {
+    /// Connected to those ports.
+    pub fn new(ports: Bus) -> SystemEnv {
+        SystemEnv {
+            ports: Mutex::new(ports),
+        }
+    }
+
+    /// The I/O ports.
+    pub fn ports(&self) -> MutexGuard<'_, Bus> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Cx {
+    /// The system registers.
+    #[allow(clippy::mut_from_ref)]
+    pub fn sys(&self) -> &mut SystemState {
+        &mut self.state().sys
+    }
+
+    /// The linear address space.
+    ///
+    /// # Panics
+    /// In a Linux program, whose code holds no system instruction.
+    pub fn paged(&self) -> &Paged {
+        let env: &Env = self.env();
+        env.memory.paged().expect("a full system's memory")
+    }
+
+    /// To be called after any change of CR0, CR3, CR4, IA32_EFER, the privilege level, RFLAGS.AC,
+    /// RFLAGS.VM, A20 or a segment register: memory accesses and the dispatcher follow.
+    pub fn changed(&self) {
+        let s = self.state();
+        s.sys.mode_changed = true;
+        self.paged().set_context(mode::paging_context(s));
+    }
+}
+
+/// The helper `system`.
+pub(crate) fn system(cx: &Cx, descriptor: u32, [a, b, next]: [u64; 3]) -> u64 {
+    let outcome = match SystemOp::unpack(descriptor) {
+        Some(op) if cx.env().memory.paged().is_some() => carry_out(cx, op, a, b, next),
+        _ => Err(Fault::UD),
+    };
+    outcome.unwrap_or_else(|fault| {
+        cx.raise(fault.vector, fault.error);
+        cx.state().fault_addr = fault.addr;
+        0
+    })
+}
+
+/// Carries an instruction out.
+fn carry_out(cx: &Cx, op: SystemOp, a: u64, b: u64, next: u64) -> Outcome {
+    let function = match op.kind {
+        SystemKind::ReadCr => control::read_cr,
+        SystemKind::WriteCr => control::write_cr,
+        SystemKind::ReadDr => debug::read_dr,
+        SystemKind::WriteDr => debug::write_dr,
+        SystemKind::Clts => control::clts,
+        SystemKind::Lmsw => control::lmsw,
+        SystemKind::Rdmsr => msr::rdmsr,
+        SystemKind::Wrmsr => msr::wrmsr,
+        SystemKind::Rdtsc => msr::rdtsc,
+        SystemKind::Rdtscp => msr::rdtscp,
+        SystemKind::Rdpmc => msr::rdpmc,
+        SystemKind::Xsetbv => control::xsetbv,
+        SystemKind::GdtBase => tables::gdt_base,
+        SystemKind::GdtLimit => tables::gdt_limit,
+        SystemKind::IdtBase => tables::idt_base,
+        SystemKind::IdtLimit => tables::idt_limit,
+        SystemKind::Sldt => tables::sldt,
+        SystemKind::Str => tables::str,
+        SystemKind::Smsw => control::smsw,
+        SystemKind::Lgdt => tables::lgdt,
+        SystemKind::Lidt => tables::lidt,
+        SystemKind::Lldt => segment::lldt,
+        SystemKind::Ltr => segment::ltr,
+        SystemKind::LoadSegment => segment::load_segment,
+        SystemKind::LoadFar => segment::load_far,
+        SystemKind::PopSegment => segment::pop_segment,
+        SystemKind::SegmentInfo => segment::segment_info,
+        SystemKind::Swapgs => segment::swapgs,
+        SystemKind::JmpFar => transfer::jmp_far,
+        SystemKind::CallFar => transfer::call_far,
+        SystemKind::RetFar => transfer::ret_far,
+        SystemKind::Iret => interrupt::iret,
+        SystemKind::Int => interrupt::int,
+        SystemKind::Syscall => fast_call::syscall,
+        SystemKind::Sysret => fast_call::sysret,
+        SystemKind::Sysenter => fast_call::sysenter,
+        SystemKind::Sysexit => fast_call::sysexit,
+        SystemKind::Rsm => smm::rsm,
+        SystemKind::Cli => flags::cli,
+        SystemKind::Sti => flags::sti,
+        SystemKind::Pushf => flags::pushf,
+        SystemKind::Popf => flags::popf,
+        SystemKind::Clac => flags::clac,
+        SystemKind::Monitor => flags::monitor,
+        SystemKind::Hlt => flags::hlt,
+        SystemKind::Invlpg => paging::invlpg,
+        SystemKind::Invpcid => paging::invpcid,
+        SystemKind::Wbinvd => paging::wbinvd,
+        SystemKind::In => ports::input,
+        SystemKind::Out => ports::output,
+        SystemKind::PortString => ports::port_string,
+    };
+    if op.kind.leaves() {
+        cx.state().rip = next;
+    }
+    function(cx, op, a, b, next)
+}
+
+/// The helper `segment_check`.
+pub(crate) fn segment_check(cx: &Cx, descriptor: u32, [offset, _, _]: [u64; 3]) -> u64 {
+    let access = SegmentAccess::unpack(descriptor);
+    if let Err(fault) = segment::check(cx, access, offset) {
+        cx.raise(fault.vector, fault.error);
+    }
+    0
+}
