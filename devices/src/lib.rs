@@ -13,6 +13,8 @@
 pub mod bus;
 pub mod lines;
 pub mod pic;
+pub mod pit;
+pub mod rate;
 pub mod shared;
 #[cfg(test)]
 mod testing;
