@@ -11,6 +11,7 @@
 
 pub mod broadcast;
 pub mod compare;
+pub mod dot;
 pub mod fma;
 pub mod masked;
 pub mod moves;
@@ -46,6 +47,7 @@ const GROUPS: &[fn(&mut Lift<'_>, Mnemonic) -> bool] = &[
     broadcast::lift,
     permute::lift,
     compare::lift,
+    dot::lift,
     fma::lift,
     masked::lift,
 ];
