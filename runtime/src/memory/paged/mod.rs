@@ -59,6 +59,7 @@ pub struct PagingContext {
 pub struct Paged {
     phys: Arc<PhysMemory>,
     context: Cell<PagingContext>,
+    generation: Cell<u64>,
 }
 
 impl Paged {
@@ -67,6 +68,7 @@ impl Paged {
         Paged {
             phys,
             context: Cell::default(),
+            generation: Cell::default(),
         }
     }
 
@@ -82,14 +84,33 @@ impl Paged {
 
     /// Another context; drops what the change makes stale (SDM volume 3, 4.10.4.1).
     pub fn set_context(&self, context: PagingContext) {
-        self.context.set(context);
+        let old = self.context.replace(context);
+        let mapping = |c: PagingContext| (c.cr0, c.cr3, c.cr4, c.efer, c.a20);
+        if mapping(old) != mapping(context) {
+            self.remapped();
+        }
+    }
+
+    /// A number that changes whenever a linear address may have come to mean another physical one,
+    /// or another right: whoever remembers more than `Paged` does compares it. (A change of the
+    /// privilege level alone is none.)
+    pub fn generation(&self) -> u64 {
+        self.generation.get()
+    }
+
+    fn remapped(&self) {
+        self.generation.set(self.generation.get().wrapping_add(1));
     }
 
     /// Drops the translations of the page that holds `linear`, global ones too (INVLPG).
-    pub fn flush_page(&self, _linear: u64) {}
+    pub fn flush_page(&self, _linear: u64) {
+        self.remapped();
+    }
 
     /// Drops translations: all, or all that are not global.
-    pub fn flush(&self, _global: bool) {}
+    pub fn flush(&self, _global: bool) {
+        self.remapped();
+    }
 
     /// The physical address, or the fault that the access gives. Sets accessed and dirty bits.
     pub fn translate(&self, linear: u64, _access: Access, _rights: Rights) -> Result<u64, Fault> {
