@@ -9,6 +9,7 @@ pub mod elf;
 mod float;
 mod run;
 mod workloads;
+mod worst;
 
 pub use run::{Outcome, run};
 pub use workloads::{ALL, Workload};

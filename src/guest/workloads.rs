@@ -3,7 +3,7 @@
 //! Each is a function that may use every register but RSP, R14 and R15, and data from
 //! [`super::DATA`] on; it returns a checksum in RAX.
 
-use super::{DATA, float};
+use super::{DATA, float, worst};
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
 
@@ -93,6 +93,18 @@ pub const ALL: &[Workload] = &[
         about: "packed integers",
         repeat: 3000,
         emit: float::pixels,
+    },
+    Workload {
+        name: "x87",
+        about: "the x87's register stack",
+        repeat: 300,
+        emit: worst::x87,
+    },
+    Workload {
+        name: "mxcsr",
+        about: "exception flags of SSE, read after every few operations",
+        repeat: 500,
+        emit: worst::mxcsr,
     },
 ];
 
