@@ -15,6 +15,7 @@ pub mod lines;
 pub mod pic;
 pub mod pit;
 pub mod rate;
+pub mod rtc;
 pub mod serial;
 pub mod shared;
 #[cfg(test)]
