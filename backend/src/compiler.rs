@@ -12,7 +12,7 @@ use cranelift_codegen::ir::{ExternalName, LibCall};
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::{CompiledCode, Context, FinalizedRelocTarget, binemit::Reloc};
 use cranelift_frontend::FunctionBuilderContext;
-use metaphrase_ir::{Op, Region};
+use metaphrase_ir::{Op, Region, passes};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Compiles regions, one at a time. It may live on a thread of its own; it keeps its working
@@ -121,6 +121,12 @@ impl Compiler {
         region: &Region,
         slot_base: u32,
     ) -> Result<CompiledRegion, CompileError> {
+        if !region.state_maps.is_empty() {
+            let mut plain = region.clone();
+            passes::unmap(&mut plain, |_| true);
+            plain.state_maps.clear();
+            return self.compile_inner(&plain, slot_base);
+        }
         let work = &mut self.work;
         work.cx.clear();
         work.cx.set_disasm(self.options.keep_vcode);

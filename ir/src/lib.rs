@@ -9,6 +9,7 @@
 //! - [`sysflags`], [`system`]: the names of the system flags and of system instructions.
 //! - [`exit`]: why execution left a region; the engines' common answer.
 //! - [`region`], [`builder`]: the data and how it is made; [`print`], [`parse`]: its text form.
+//! - [`statemap`]: what a faulting memory access writes to the guest state.
 //! - [`cfg`], [`verify`], [`passes`]: what a region must be, and how it gets better.
 
 #![forbid(unsafe_code)]
@@ -25,6 +26,7 @@ pub mod passes;
 pub mod print;
 pub mod region;
 pub mod sse;
+pub mod statemap;
 pub mod sysflags;
 pub mod system;
 pub mod types;

@@ -5,7 +5,7 @@
 //! syntax, names, operand counts and that every used value is defined; all else is the verifier's.
 
 use crate::flags::{Cond, FlagKind};
-use crate::guest::Reg;
+use crate::guest::{Reg, RegMask};
 use crate::helpers::Helper;
 use crate::ops::{AccessKind, Control, FloatCc, Imm, IntCc, Op, RmwOp, Round, SyscallKind};
 use crate::region::{BlockData, CodeSize, GuestInsn, Inst, Region, Value};
@@ -193,6 +193,9 @@ impl Reader {
                 region.pool.push(t.value()?);
                 more = t.eat(",");
             }
+            if op.takes_state_map() && t.eat("[") {
+                inst.aux = state_map(&mut t, region)?;
+            }
         }
         t.end()?;
         let args = &region.pool[inst.first_arg as usize..];
@@ -307,6 +310,27 @@ fn targets(t: &mut Tokens<'_>, region: &mut Region, inst: &mut Inst) -> Res<()> 
     Ok(())
 }
 
+/// The rest of a state map; puts its values into the pool. Its number, plus 1.
+fn state_map(t: &mut Tokens<'_>, region: &mut Region) -> Res<u32> {
+    let mut mask: RegMask = 0;
+    loop {
+        let name = t.word()?;
+        let r = Reg::from_name(name).ok_or_else(|| format!("unknown Reg {name}"))?;
+        if r.bit() <= mask {
+            return Err("the registers of a state map ascend".into());
+        }
+        mask |= r.bit();
+        t.expect(":")?;
+        region.pool.push(t.value()?);
+        if !t.eat(",") {
+            break;
+        }
+    }
+    t.expect("]")?;
+    region.state_maps.push(mask);
+    Ok(region.state_maps.len() as u32)
+}
+
 /// The immediates, by the op's [`Imm`].
 fn immediate(t: &mut Tokens<'_>, region: &mut Region, inst: &mut Inst) -> Res<()> {
     macro_rules! named {
@@ -408,7 +432,7 @@ impl<'a> Tokens<'a> {
     /// A name or number: up to white space or punctuation.
     fn word(&mut self) -> Res<&'a str> {
         self.rest = self.rest.trim_start();
-        let stop = |c: char| c.is_whitespace() || "=,():;".contains(c);
+        let stop = |c: char| c.is_whitespace() || "=,():;[]".contains(c);
         let end = self.rest.find(stop).unwrap_or(self.rest.len());
         if end == 0 {
             return Err(format!("expected a word at \"{}\"", self.rest));

@@ -16,7 +16,8 @@
 //! ```
 //!
 //! After the op come its controlling type (unless the op has only one), its immediates by name and
-//! its operands; `; @1` is the guest instruction. Which immediates an op has is said by its
+//! its operands, after those the state map (see [`crate::statemap`]); `; @1` is the guest
+//! instruction. Which immediates an op has is said by its
 //! [`Imm`]; nothing here knows single ops.
 
 use crate::flags::{Cond, FlagKind};
@@ -71,11 +72,17 @@ impl fmt::Display for InstText<'_> {
         write_imm(f, region, v)?;
         // A register reads as one more operand: `setreg.i64 rax, v3`.
         let mut before = if info.imm == Imm::Reg { ", " } else { " " };
-        for a in region.args(v) {
+        let own = region.args(v).len() - region.state_map(v).count();
+        for a in &region.args(v)[..own] {
             write!(f, "{before}{a}")?;
             before = ", ";
         }
-        Ok(())
+        let mut before = " [";
+        for (r, a) in region.state_map(v) {
+            write!(f, "{before}{r}: {a}")?;
+            before = ", ";
+        }
+        f.write_str(if before == ", " { "]" } else { "" })
     }
 }
 

@@ -5,8 +5,10 @@
 //! operands, turn instructions into `copy` or drop them from their block's list.
 
 use crate::flags::FlagKind;
+use crate::guest::RegMask;
 use crate::helpers::Helper;
 use crate::ops::{Class, Effect, Imm, Op, Operands};
+use crate::statemap::registers;
 use crate::types::Type;
 use std::fmt;
 
@@ -71,7 +73,8 @@ pub struct Inst {
     pub nargs: u16,
     /// Where the operands start in the pool.
     pub first_arg: u32,
-    /// The second part of the immediate; see [`Imm`].
+    /// The second part of the immediate; see [`Imm`]. Ops that access guest memory: the state map,
+    /// see [`crate::statemap`].
     pub aux: u32,
     /// The immediate; see [`Imm`].
     pub imm: u64,
@@ -117,6 +120,8 @@ pub struct Region {
     pub pool: Vec<Value>,
     /// 128-bit constants.
     pub vconsts: Vec<u128>,
+    /// The sets of registers in state maps, see [`crate::statemap`].
+    pub state_maps: Vec<RegMask>,
     /// The guest instructions, in lifting order.
     pub guest: Vec<GuestInsn>,
 }
@@ -135,6 +140,7 @@ impl Region {
             insts: Vec::with_capacity(64),
             pool: Vec::with_capacity(128),
             vconsts: Vec::new(),
+            state_maps: Vec::new(),
             guest: Vec::with_capacity(16),
         }
     }
@@ -262,7 +268,12 @@ impl Region {
     pub fn operand_class(&self, v: Value, n: usize) -> Class {
         let i = self.inst(v);
         match i.op.info().operands {
-            Operands::Fixed(classes) => classes.get(n).copied().unwrap_or(Class::Any),
+            Operands::Fixed(classes) => match classes.get(n) {
+                Some(&class) => class,
+                None => registers(self.mapped(v))
+                    .nth(n - classes.len())
+                    .map_or(Class::Any, |r| Class::Is(r.ty())),
+            },
             Operands::Flags => Class::Ctl,
             Operands::Helper => Helper::from_imm(i.imm)
                 .args()
@@ -277,7 +288,7 @@ impl Region {
     pub fn operand_count(&self, v: Value) -> Option<usize> {
         let i = self.inst(v);
         match i.op.info().operands {
-            Operands::Fixed(classes) => Some(classes.len()),
+            Operands::Fixed(classes) => Some(classes.len() + self.mapped(v).count_ones() as usize),
             Operands::Flags => FlagKind::ALL.get(i.imm as usize).map(|k| k.arity()),
             Operands::Helper => Some(Helper::from_imm(i.imm).args().len()),
             Operands::Branch => None,

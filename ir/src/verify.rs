@@ -14,7 +14,8 @@
 //!    that stands in a block, of the class asked for.
 //! 8. The immediate names something: a register, condition, comparison, shape, helper, vector
 //!    (0 to 31), 128-bit constant. Bit offset and size stay within 64 bits; a lane is in its shape;
-//!    the shape is one that the op is defined for; a constant fits its type.
+//!    the shape is one that the op is defined for; a constant fits its type; a state map has
+//!    registers, and as many operands behind the op's own, of their types.
 //! 9. Types agree with the immediate: `getreg` and `setreg` have the register's, `call` the
 //!    helper's result, `vsplat`, `vget` and `vset` the lane's; `setflags raw` is i64.
 //! 10. `zext` and `sext` widen, `trunc` narrows, `bitcast` keeps the size; `fcvt` converts from the

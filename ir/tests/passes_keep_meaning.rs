@@ -72,6 +72,7 @@ fn each_pass_alone_and_all_together() {
         verify: true,
         ..PassSet::default()
     };
+    let spelled_out = PassSet { maps: false, ..all };
     let single = single_passes();
     for seed in 0..6000 {
         let mut rng = Rng::new(seed);
@@ -82,6 +83,7 @@ fn each_pass_alone_and_all_together() {
             check(&region, set, name, seed);
         }
         check(&region, &all, "all", seed);
+        check(&region, &spelled_out, "all without maps", seed);
     }
 }
 

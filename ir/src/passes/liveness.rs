@@ -81,12 +81,21 @@ pub fn side_writes(region: &Region, v: Value) -> RegMask {
     }
 }
 
+/// The state that an op's state map holds: it is not looked for in memory.
+fn mapped(region: &Region, v: Value) -> RegMask {
+    match region.mapped(v) {
+        mask if mask & RECORD == RECORD => mask | FLAGS,
+        mask => mask,
+    }
+}
+
 /// What an instruction observes, and what it certainly overwrites.
 pub fn transfer(region: &Region, v: Value) -> (RegMask, RegMask) {
     let inst = region.inst(v);
     match inst.op.info().effect {
         Effect::Pure | Effect::Float | Effect::Branch => (0, 0),
-        Effect::Load | Effect::Store | Effect::MayExit | Effect::Exit => (RegMask::MAX, 0),
+        Effect::Load | Effect::Store => (!mapped(region, v), 0),
+        Effect::MayExit | Effect::Exit => (RegMask::MAX, 0),
         Effect::Helper => (helper_reads(Helper::from_imm(inst.imm).effects()), 0),
         Effect::ReadState if inst.op == Op::GetReg => {
             let r = 1 << inst.imm;

@@ -8,6 +8,7 @@
 //! | `fold` | constants, algebra, width chains, branches on constants |
 //! | `flags` | `setflags` that nobody can observe go |
 //! | `writeback` | in regions of several blocks, registers and flags are written where they are observed |
+//! | `maps` | what `writeback` would write before a memory access goes into its state map |
 //! | `dce` | unused values, copies, unused parameters and unreachable blocks go |
 //! | `count` | floating-point operations are counted as they run (off unless asked for) |
 //!
@@ -26,6 +27,7 @@ mod fuse;
 mod liveness;
 mod params;
 mod pool;
+mod unmap;
 mod writeback;
 
 use crate::ops::Op;
@@ -40,6 +42,7 @@ pub use fold::fold;
 pub use forward::forward;
 pub use fuse::fuse;
 pub use pool::pool;
+pub use unmap::unmap;
 pub use writeback::writeback;
 
 macro_rules! pass_set {
@@ -83,6 +86,7 @@ pass_set! {
     fold "fold" true, "Constants and algebra.";
     flags "flags" true, "Flag definitions that nobody can observe go.";
     writeback "writeback" true, "In regions of several blocks, registers, flags and fuel are written where they are observed.";
+    maps "maps" true, "What `writeback` would write before a memory access goes into its state map.";
     dce "dce" true, "Unused values, copies, parameters and blocks go.";
     count "count" false, "Floating-point operations are counted as they run.";
     verify "verify" cfg!(debug_assertions), "The verifier runs before, between and after the passes.";
@@ -102,13 +106,16 @@ type Pass = fn(&mut Region);
 /// # Errors
 /// If the verifier is on and finds the region invalid, before or after a pass.
 pub fn run(region: &mut Region, passes: &PassSet) -> Result<(), VerifyErrors> {
-    let steps: [(&str, bool, Pass); 9] = [
+    // Without the switch what `writeback` has put into maps is spelled out again.
+    let spell_out = passes.writeback && !passes.maps;
+    let steps: [(&str, bool, Pass); 10] = [
         ("pool", passes.pool, pool),
         ("forward", passes.forward, forward),
         ("fuse", passes.fuse, fuse),
         ("fold", passes.fold, fold),
         ("flags", passes.flags, flags),
         ("writeback", passes.writeback, writeback),
+        ("unmap", spell_out, |region| unmap(region, |_| true)),
         ("dce", passes.dce, dce),
         ("count", passes.count, count),
         ("break", passes.break_add, break_first_add),

@@ -4,12 +4,13 @@
 //!
 //! A register is *dirty* where memory may not hold its value. Forward over the graph: a `setreg`
 //! makes it dirty; before an observer (see [`super::liveness`]) every dirty register that it
-//! observes is written. Where blocks join, what is dirty on one side is dirty. At a loop's first
+//! observes is written. An access to guest memory observes only if it faults: it gets the dirty
+//! registers as its state map (see [`crate::statemap`]), and they stay dirty. Where blocks join, what is dirty on one side is dirty. At a loop's first
 //! block only what the loop itself leaves dirty is; the rest is written before the loop. Of nested
 //! loops that share their first block that is the inner one, if it observes anything.
 //!
-//! Each write is put in as a `getreg` and a `setreg` of its value; [`super::forward`] finds the
-//! value.
+//! Each write is put in as a `getreg` and a `setreg` of its value, each entry of a map as a
+//! `getreg`; [`super::forward`] finds the value.
 
 use super::expand::{is_cold, lower_flags, split_cold_exits};
 use super::forward::{Role, forward_with};
@@ -20,6 +21,7 @@ use crate::guest::{Reg, RegMask};
 use crate::helpers::Helper;
 use crate::ops::{Effect, Op};
 use crate::region::{Block, BlockData, Region, Value};
+use crate::statemap::registers;
 use crate::types::Type;
 
 /// Runs the pass.
@@ -96,7 +98,8 @@ impl WriteBack<'_> {
         written
     }
 
-    /// What of `dirty` must be written before `v`, and what is dirty after it.
+    /// What of `dirty` must be written before `v` (or go into its state map), and what is dirty
+    /// after it.
     fn step(&self, v: Value, dirty: RegMask) -> (RegMask, RegMask) {
         let inst = self.region.inst(v);
         let defined = match inst.op {
@@ -117,6 +120,9 @@ impl WriteBack<'_> {
         }
         if seen & FLAGS != 0 {
             seen |= RECORD;
+        }
+        if inst.op.takes_state_map() {
+            return (dirty & seen, dirty);
         }
         (dirty & seen, dirty & !seen)
     }
@@ -200,6 +206,8 @@ impl WriteBack<'_> {
                     self.write(&mut out, dirty & !starts[to.0 as usize], inst.insn);
                 } else if inst.op == Op::BrIf {
                     self.split_edges(v, dirty, starts);
+                } else if inst.op.takes_state_map() {
+                    self.map(&mut out, write, v);
                 } else {
                     self.write(&mut out, write, inst.insn);
                 }
@@ -210,11 +218,27 @@ impl WriteBack<'_> {
         }
     }
 
+    /// Adds these registers to the op's state map.
+    fn map(&mut self, out: &mut Vec<Value>, which: RegMask, v: Value) {
+        if which == 0 {
+            return;
+        }
+        let insn = self.region.inst(v).insn;
+        // A map that is there already knows better.
+        let mut entries: Vec<(Reg, Value)> = self.region.state_map(v).collect();
+        for r in registers(which) {
+            let read = self.region.make(Op::GetReg, r.ty(), insn, &[], r as u64, 0);
+            self.roles.push(Role::Plain);
+            entries.push((r, read));
+            out.push(read);
+        }
+        self.region.set_state_map(v, &entries);
+        debug_assert_eq!(self.roles.len(), self.region.insts.len());
+    }
+
     /// Appends the writes of these registers.
-    fn write(&mut self, out: &mut Vec<Value>, mut which: RegMask, insn: u16) {
-        while which != 0 {
-            let r = Reg::ALL[which.trailing_zeros() as usize];
-            which &= which - 1;
+    fn write(&mut self, out: &mut Vec<Value>, which: RegMask, insn: u16) {
+        for r in registers(which) {
             let read = self.region.make(Op::GetReg, r.ty(), insn, &[], r as u64, 0);
             let write = self
                 .region

@@ -20,6 +20,11 @@ pub fn immediate(region: &Region, v: Value) -> Result<(), String> {
             Err(format!("{op} is not defined for {shape}"))
         }
     };
+    if op.takes_state_map() && aux != 0 {
+        let map = region.state_maps.get(inst.aux as usize - 1);
+        let good = map.is_some_and(|&mask| mask != 0 && mask >> Reg::COUNT == 0);
+        check(good, "there is no such state map")?;
+    }
     match op.info().imm {
         Imm::None | Imm::Pc | Imm::PcPair | Imm::RetPc | Imm::Count | Imm::Targets => Ok(()),
         Imm::Bits if ty == Type::V128 => Err("iconst is not of vectors".into()),

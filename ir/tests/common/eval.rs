@@ -34,6 +34,17 @@ pub struct Machine {
     pub events: Vec<Event>,
 }
 
+/// A state map with its values.
+type Map = Vec<(Reg, u128)>;
+
+fn with_map(regs: &[u128], map: &Map) -> Vec<u128> {
+    let mut regs = regs.to_vec();
+    for &(r, x) in map {
+        regs[r as usize] = x;
+    }
+    regs
+}
+
 /// Why the evaluation stopped.
 struct Stop;
 
@@ -72,6 +83,14 @@ impl Machine {
         evaluate(op, part(Reg::CcA), part(Reg::CcB), part(Reg::CcC))
     }
 
+    /// What is there to be seen at an access with a state map.
+    fn access(&mut self, map: &Map, what: String) {
+        let mapped = with_map(&self.regs, map);
+        let now = std::mem::replace(&mut self.regs, mapped);
+        self.event(what);
+        self.regs = now;
+    }
+
     fn event(&mut self, what: String) {
         // The record's form does not matter, but what it says.
         let seen = Reg::ALL.iter().filter(|r| r.class() != RegClass::Flags);
@@ -83,10 +102,11 @@ impl Machine {
     }
 
     /// Addresses in one page of eight fault.
-    fn check(&mut self, insn: u16, addr: u64, size: u32) -> Result<(), Stop> {
+    fn check(&mut self, insn: u16, addr: u64, size: u32, map: &Map) -> Result<(), Stop> {
         for n in 0..u64::from(size) {
             let at = addr.wrapping_add(n);
             if at >> 12 & 7 == 3 {
+                self.regs = with_map(&self.regs, map);
                 self.event(format!("fault at {at:#x} of @{insn}"));
                 return Err(Stop);
             }
@@ -146,6 +166,10 @@ impl Machine {
             .iter()
             .map(|a| values[a.0 as usize])
             .collect();
+        let map: Map = region
+            .state_map(v)
+            .map(|(r, x)| (r, values[x.0 as usize]))
+            .collect();
         let (ty, imm) = (inst.ty, inst.imm);
         let size = ty.bytes();
         let at = args.first().copied().unwrap_or(0) as u64;
@@ -162,19 +186,22 @@ impl Machine {
             Op::GetCond => Cond::ALL[imm as usize].holds(self.flags()).into(),
             Op::GetFlags => self.flags().into(),
             Op::Load => {
-                self.check(inst.insn, at, size)?;
-                self.event(format!("load {at:#x} of @{}", inst.insn));
+                self.check(inst.insn, at, size, &map)?;
+                self.access(&map, format!("load {at:#x} of @{}", inst.insn));
                 self.read(at, size)
             }
             Op::Store => {
-                self.check(inst.insn, at, size)?;
-                self.event(format!("store {at:#x} {:#x} of @{}", args[1], inst.insn));
+                self.check(inst.insn, at, size, &map)?;
+                self.access(
+                    &map,
+                    format!("store {at:#x} {:#x} of @{}", args[1], inst.insn),
+                );
                 self.write(at, size, args[1]);
                 0
             }
             Op::Rmw => {
-                self.check(inst.insn, at, size)?;
-                self.event(format!("rmw {at:#x} {:#x}", args[1]));
+                self.check(inst.insn, at, size, &map)?;
+                self.access(&map, format!("rmw {at:#x} {:#x}", args[1]));
                 let old = self.read(at, size);
                 let new = match RmwOp::ALL[imm as usize] {
                     RmwOp::Add => old.wrapping_add(args[1]),

@@ -208,6 +208,7 @@ impl Context<'_> {
             let s = state(st);
             (*s).fault_addr = fault.addr;
             (*s).exit_info = u64::from(fault.write);
+            self.program.write_mapped(ip, st);
             self.leave_at(ip, st, ExitReason::Memory)
         }
     }

@@ -4,6 +4,7 @@ use super::analyze::{Analysis, Operand, Place, Write};
 use super::code::{Handler, Ins};
 use super::fold::Test;
 use super::slots::{Slots, scratch};
+use super::statemap::Mapped;
 use super::{Program, ProgramError, float, flow, int, mem, vector};
 use crate::state::CpuState;
 use metaphrase_backend::sse::Prepared;
@@ -30,6 +31,7 @@ pub(super) fn predecode(region: &Region) -> Result<Program, ProgramError> {
         slots,
         code: Vec::with_capacity(region.insts.len()),
         insns: Vec::with_capacity(region.insts.len()),
+        maps: Vec::new(),
         starts: vec![0; region.blocks.len()],
         fixups: Vec::new(),
         exits: Vec::new(),
@@ -44,6 +46,7 @@ pub(super) fn predecode(region: &Region) -> Result<Program, ProgramError> {
         insns: e.insns.into_boxed_slice(),
         guest: region.guest.clone().into_boxed_slice(),
         vconsts: region.vconsts.clone().into_boxed_slice(),
+        maps: e.maps.into_boxed_slice(),
         exits: e.exits,
         pc_mask: region.code_size.pc_mask(),
         uses_mxcsr: float::uses_mxcsr(region),
@@ -75,6 +78,7 @@ pub(super) struct Emitter<'r> {
     pub(super) slots: Slots,
     code: Vec<Ins>,
     insns: Vec<u16>,
+    maps: Vec<(u32, Box<[Mapped]>)>,
     starts: Vec<usize>,
     fixups: Vec<Fixup>,
     exits: Vec<i64>,
@@ -159,6 +163,10 @@ impl<'r> Emitter<'r> {
                 None => 0,
             };
             self.op(v, d, block)?;
+            if let Some(map) = self.state_map(v) {
+                // The access is the last instruction of its op.
+                self.maps.push((self.code.len() as u32 - 1, map));
+            }
         }
         Ok(())
     }

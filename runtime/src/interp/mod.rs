@@ -15,6 +15,7 @@ mod fold;
 mod int;
 mod mem;
 mod slots;
+mod statemap;
 #[cfg(test)]
 mod tests;
 mod vector;
@@ -24,6 +25,7 @@ use crate::state::CpuState;
 use code::{Context, Ins};
 use metaphrase_backend::sse::Control;
 use metaphrase_ir::{ExitReason, GuestInsn, Region};
+use statemap::Mapped;
 
 /// How a run ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,6 +59,8 @@ pub struct Program {
     insns: Box<[u16]>,
     guest: Box<[GuestInsn]>,
     vconsts: Box<[u128]>,
+    /// The state maps, by ascending index into `code`.
+    maps: Box<[(u32, Box<[Mapped]>)]>,
     exits: Vec<i64>,
     pc_mask: u64,
     /// Whether the host's MXCSR must be the guest's while it runs.

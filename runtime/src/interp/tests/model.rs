@@ -87,6 +87,10 @@ impl Model<'_> {
     fn fault(&mut self, v: Value, fault: MemFault) -> ExitReason {
         self.guest.state.fault_addr = fault.addr;
         self.guest.state.exit_info = u64::from(fault.write);
+        for (r, x) in self.region.state_map(v).collect::<Vec<_>>() {
+            let x = self.values[&x];
+            self.set(r, x);
+        }
         self.leave(v, ExitReason::Memory, false)
     }
 

@@ -73,7 +73,7 @@ impl Gen<'_> {
     fn address(&mut self) -> Value {
         let base = DATA + (self.rng.next() & 0x7ff);
         let base = match self.rng.below(40) {
-            0 => DATA + 0x1ff8 + (self.rng.next() & 15),
+            0 | 2 => DATA + 0x1ff8 + (self.rng.next() & 15),
             1 => CONSTANT,
             _ => base,
         };
@@ -102,6 +102,23 @@ impl Gen<'_> {
                 self.b.add(sum, x)
             }
         }
+    }
+
+    /// A state map, or none.
+    fn map(&mut self) -> Vec<(Reg, Value)> {
+        if self.rng.below(2) == 0 {
+            return Vec::new();
+        }
+        let mut map = Vec::new();
+        for _ in 0..self.rng.below(5) {
+            let reg = match self.rng.below(4) {
+                0 => self.xmm(),
+                1 => Reg::Fuel,
+                _ => self.gpr(),
+            };
+            map.push((reg, self.value(reg.ty())));
+        }
+        map
     }
 
     fn gpr(&mut self) -> Reg {
@@ -207,19 +224,25 @@ impl Gen<'_> {
             25 => self.b.getcond(self.rng.pick(&Cond::ALL)),
             26 => self.b.getflags(),
             27 => {
-                let at = self.address();
-                self.b
-                    .load(self.rng.pick(&[ty, Type::V128]), at, AccessKind::Data)
+                let (at, map) = (self.address(), self.map());
+                let ty = self.rng.pick(&[ty, Type::V128]);
+                let v = self.b.load(ty, at, AccessKind::Data);
+                self.b.region.set_state_map(v, &map);
+                v
             }
             28 => {
-                let at = self.address();
+                let (at, map) = (self.address(), self.map());
                 let of = self.rng.pick_type();
                 let v = self.value(of);
-                return self.b.store(at, v, AccessKind::Data);
+                self.b.store(at, v, AccessKind::Data);
+                let store = Value(self.b.region.insts.len() as u32 - 1);
+                return self.b.region.set_state_map(store, &map);
             }
             29 => {
-                let (at, v) = (self.address(), self.value(ty));
-                self.b.rmw(self.rng.pick(RmwOp::ALL), at, v)
+                let (at, v, map) = (self.address(), self.value(ty), self.map());
+                let v = self.b.rmw(self.rng.pick(RmwOp::ALL), at, v);
+                self.b.region.set_state_map(v, &map);
+                v
             }
             30 => {
                 let reg = self.xmm();
