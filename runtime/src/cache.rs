@@ -17,8 +17,22 @@ use std::collections::{BTreeMap, VecDeque};
 pub struct Key {
     /// Physical address of the first instruction.
     pub address: u64,
+    /// Its PC: compiled code holds PCs, so it serves at no other. In user mode the same as the
+    /// address.
+    pub pc: u64,
     /// Everything else that its meaning depends on.
     pub mode: Mode,
+}
+
+impl Key {
+    /// The key of the code at another PC on the same page.
+    pub fn beside(self, pc: u64) -> Key {
+        Key {
+            address: self.address.wrapping_add(pc.wrapping_sub(self.pc)),
+            pc,
+            ..self
+        }
+    }
 }
 
 /// A translation's number.
@@ -79,6 +93,12 @@ pub struct Translation {
     pub samples: u32,
     /// Regions under way that it is part of: meanwhile it is no head of another.
     pub covered: u32,
+    /// First and last PC of its page, if mappings can change: see [`Region::page`].
+    pub page: Option<(u64, u64)>,
+    /// If mappings can change and its first instruction ends on another page: the PC at which that
+    /// page begins, and its physical address. It is entered by the dispatcher alone, which looks
+    /// whether the page is still there.
+    pub second: Option<(u64, u64)>,
     /// The pages it was made from.
     pub pages: Vec<u64>,
     /// The guest bytes it was made from: first and last address of each piece.
@@ -135,6 +155,16 @@ pub struct Cache {
     free_slots: HashMap<u32, Vec<u32>>,
     /// Translations with code, the oldest first, for eviction.
     age: VecDeque<(TransId, u32)>,
+}
+
+impl Translation {
+    /// Whether the exit to that PC may be remembered as leading to that translation.
+    pub fn may_link(&self, pc: u64, to: &Translation) -> bool {
+        to.second.is_none()
+            && self
+                .page
+                .is_none_or(|(first, last)| (first..=last).contains(&pc))
+    }
 }
 
 impl Cache {
@@ -205,6 +235,8 @@ impl Cache {
             runs: 0,
             samples: 0,
             covered: 0,
+            page: lifted.region.page,
+            second: None,
             pages: Vec::new(),
             bytes: Vec::new(),
             incoming: Vec::new(),

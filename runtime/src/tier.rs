@@ -4,7 +4,7 @@
 //! CPU's own thread touches the block cache and the arena, between two entries into compiled code,
 //! so publishing needs no lock and a guest never sees half a translation.
 
-use crate::cache::TransId;
+use crate::cache::{Key, TransId};
 use crate::options::Options;
 use crate::state::CpuState;
 use crate::translate::{TranslateError, optimise, to_code};
@@ -22,6 +22,8 @@ use std::time::Instant;
 pub struct Job {
     /// For which translation.
     pub id: TransId,
+    /// Its key.
+    pub key: Key,
     /// Its version.
     pub version: u32,
     /// 1 for a block, 2 for a region.

@@ -42,14 +42,14 @@ pub enum TranslateError {
 
 /// Guest bytes to optimised IR.
 pub fn to_ir(
-    memory: &GuestMemory,
+    code: &dyn CodeSource,
     pc: u64,
     mode: Mode,
     limits: Limits,
     policy: &SensitivePolicy,
     passes: &PassSet,
 ) -> Result<Lifted, TranslateError> {
-    let mut lifted = lift_region(pc, mode, memory, limits, policy)?;
+    let mut lifted = lift_region(pc, mode, code, limits, policy)?;
     optimise(&mut lifted.region, passes)?;
     Ok(lifted)
 }

@@ -6,7 +6,7 @@ use crate::interp::{self, NO_SLOT};
 use crate::options::Engine;
 use crate::state::CpuState;
 use crate::translate::{to_ir, to_program};
-use metaphrase_frontend::{Limits, SensitivePolicy};
+use metaphrase_frontend::{CodeSource, Limits, SensitivePolicy};
 use metaphrase_ir::{ExitReason, SyscallKind, sysflags};
 
 impl Vcpu {
@@ -124,6 +124,7 @@ impl Vcpu {
             // Making the translation may have dropped all others, the exit's own included.
             && generation == self.cache.generation
             && self.options.chain
+            && self.cache.get(from.from).may_link(from.target, self.cache.get(id))
             && let Some(to) = &self.cache.get(id).code
             && let Some(source) = &self.cache.get(from.from).code
         {
@@ -176,6 +177,10 @@ impl Vcpu {
         // Making the translation may have dropped all others, and `id` may be another's now.
         if let Next::Go(to) = next
             && generation == self.cache.generation
+            && self
+                .cache
+                .get(id)
+                .may_link(self.cache.get(to).pc, self.cache.get(to))
         {
             self.cache.get_mut(id).next[exit.slot as usize] = (generation, to);
         }
@@ -212,8 +217,12 @@ impl Vcpu {
             }
             ExitReason::Halt => Next::Stop(Stop::Halt),
             ExitReason::Memory => {
-                let write = self.state.exit_info & 1 != 0;
-                self.memory_fault(self.state.fault_addr, write)?
+                let (addr, info) = (self.state.fault_addr, self.state.exit_info);
+                if self.is_system() {
+                    self.system_memory_fault(addr, info & 1 != 0, info & 2 != 0)?
+                } else {
+                    self.memory_fault(addr, info & 1 != 0)?
+                }
             }
             ExitReason::Emulate => {
                 self.count_trap();
@@ -225,14 +234,27 @@ impl Vcpu {
     /// The translation at `rip`, made now if there is none; or the fault of fetching there.
     #[inline]
     pub(crate) fn lookup_or_fault(&mut self) -> Result<Next, VcpuError> {
-        self.follow_mxcsr();
+        self.follow_mode();
         let pc = self.state.rip;
-        let key = Key {
-            address: pc,
-            mode: self.mode,
-        };
-        if let Some(id) = self.cache.find(key) {
-            return Ok(Next::Go(id));
+        if self.is_system() {
+            if self.state.sys.look {
+                self.state.sys.look = false;
+                return Ok(Next::Stop(Stop::Attention));
+            }
+            match self.find_system(pc) {
+                Ok(Some(id)) => return Ok(Next::Go(id)),
+                Ok(None) => {}
+                Err(fault) => return Ok(Next::Stop(Stop::Exception(fault.into()))),
+            }
+        } else {
+            let key = Key {
+                address: pc,
+                pc,
+                mode: self.mode,
+            };
+            if let Some(id) = self.cache.find(key) {
+                return Ok(Next::Go(id));
+            }
         }
         match self.translate(pc) {
             Ok(id) => Ok(Next::Go(id)),
@@ -241,13 +263,15 @@ impl Vcpu {
         }
     }
 
-    /// Makes the mode say whether MXCSR unmasks an exception. The jump cache knows nothing of
-    /// modes, and is emptied.
+    /// Makes the mode say whether MXCSR unmasks an exception, and what else it says of a whole
+    /// system. The jump cache knows nothing of modes.
     #[inline]
-    fn follow_mxcsr(&mut self) {
+    fn follow_mode(&mut self) {
         const MASKS: u32 = metaphrase_backend::sse::MASKS;
         let unmasked = self.state.mxcsr & MASKS != MASKS;
-        if unmasked != self.mode.unmasked {
+        if self.is_system() {
+            self.follow_system(unmasked);
+        } else if unmasked != self.mode.unmasked {
             self.mode.unmasked = unmasked;
             self.clear_jump_cache();
         }
@@ -257,7 +281,7 @@ impl Vcpu {
     pub(super) fn single_step(&mut self) -> Result<Next, VcpuError> {
         let pc = self.state.rip;
         let lifted = to_ir(
-            &self.env.memory,
+            &self.code(pc),
             pc,
             self.mode,
             Limits::SINGLE,
@@ -301,7 +325,7 @@ impl Vcpu {
 
     pub(super) fn count_trap(&mut self) {
         let mut bytes = [0; 15];
-        let n = self.env.memory.fetch(self.state.rip, &mut bytes);
+        let n = self.code(self.state.rip).fetch(self.state.rip, &mut bytes);
         let mut decoder = iced_x86::Decoder::new(self.mode.code.bits(), &bytes[..n], 0);
         let name = format!("{:?}", decoder.decode().mnemonic()).to_lowercase();
         *self.stats.traps.entry(name).or_default() += 1;

@@ -3,6 +3,7 @@
 
 use super::{BUS, Exception, Next, PF_FETCH, PF_PRESENT, PF_USER, PF_WRITE, Stop, Vcpu, VcpuError};
 use crate::memory::{MapError, PAGE, page};
+use crate::system::Fault;
 use crate::translate::TranslateError;
 use iced_x86::Decoder;
 use metaphrase_backend::FaultInfo;
@@ -122,6 +123,11 @@ impl Vcpu {
         error: TranslateError,
     ) -> Result<Next, VcpuError> {
         match error {
+            TranslateError::Lift(LiftError::Fetch { addr }) if self.is_system() => {
+                // Fetched before, it would have been found: only the guest's mapping can be why.
+                let fault = self.code_address(addr).err().unwrap_or(Fault::gp(0));
+                Ok(Next::Stop(Stop::Exception(fault.into())))
+            }
             TranslateError::Lift(LiftError::Fetch { addr }) => {
                 Ok(Next::Stop(Stop::Exception(self.page_fault(addr, PF_FETCH))))
             }

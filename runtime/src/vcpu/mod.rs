@@ -8,6 +8,7 @@
 mod dispatch;
 mod faults;
 mod retire;
+mod system;
 mod tiering;
 
 use crate::cache::{Cache, TransId};
@@ -102,6 +103,10 @@ pub struct Vcpu {
     observer: Option<Box<dyn Observer>>,
     /// No block is compiled before that many guest instructions were executed.
     pub(crate) compile_from: u64,
+    /// Jump caches of other modes of a whole system.
+    parked: Vec<(Mode, Box<[JumpEntry]>)>,
+    /// The remapping that the jump caches follow, see [`crate::memory::Paged::generation`].
+    mapping: u64,
 }
 
 /// What compiled code needs; absent with [`Engine::Interp`].
@@ -173,6 +178,8 @@ impl Vcpu {
             attention: Arc::new(AtomicBool::new(false)),
             observer: None,
             compile_from: 0,
+            parked: Vec::new(),
+            mapping: 0,
         };
         vcpu.warm_up();
         vcpu.clear_jump_cache();

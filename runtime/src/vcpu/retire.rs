@@ -24,9 +24,12 @@ impl Vcpu {
             }
         }
         let t = self.cache.get_mut(id);
-        let entry = &mut self.jump_cache[jump_hash(t.pc, JUMP_ENTRIES as u32) as usize];
-        if entry.code == code.code.entry() as u64 {
-            *entry = JumpEntry::empty(miss);
+        let n = jump_hash(t.pc, JUMP_ENTRIES as u32) as usize;
+        let caches = self.parked.iter_mut().map(|(_, cache)| cache);
+        for cache in std::iter::once(&mut self.jump_cache).chain(caches) {
+            if cache[n].code == code.code.entry() as u64 {
+                cache[n] = JumpEntry::empty(miss);
+            }
         }
         (t.runs, t.samples) = (0, 0);
         arena.free(code.code);
@@ -36,6 +39,7 @@ impl Vcpu {
         let t = self.cache.get(id);
         if let Some(code) = &t.code
             && self.options.jump_cache
+            && t.second.is_none()
         {
             let n = jump_hash(t.pc, JUMP_ENTRIES as u32) as usize;
             self.jump_cache[n] = JumpEntry {
@@ -46,8 +50,14 @@ impl Vcpu {
     }
 
     pub(super) fn clear_jump_cache(&mut self) {
-        let miss = self.jit.as_ref().map_or(0, Jit::miss_stub);
+        let miss = self.miss_stub();
         self.jump_cache.fill(JumpEntry::empty(miss));
+        self.parked.clear();
+    }
+
+    /// Where the empty entries of a jump cache lead.
+    pub(super) fn miss_stub(&self) -> u64 {
+        self.jit.as_ref().map_or(0, Jit::miss_stub)
     }
 
     /// Drops every translation made from a page and lets the guest write to it again.
@@ -61,6 +71,10 @@ impl Vcpu {
             self.drop_code(id);
             self.cache.remove(id);
         }
+        if let Some(paged) = self.env.memory.paged() {
+            paged.phys().forget_code(n);
+            return Ok(());
+        }
         match self.env.memory.release_code(n) {
             Ok(()) | Err(MapError::NotMapped | MapError::BadRange) => Ok(()),
             Err(error) => Err(error.into()),
@@ -70,7 +84,11 @@ impl Vcpu {
     /// Drops the translations of pages that a system call has written to or mapped anew. To be
     /// called after each system call.
     pub fn drop_stale(&mut self) -> Result<(), VcpuError> {
-        for n in self.env.memory.take_dirty_code() {
+        let dirty = match self.env.memory.paged() {
+            Some(paged) => paged.phys().take_dirty(),
+            None => self.env.memory.take_dirty_code(),
+        };
+        for n in dirty {
             self.invalidate_page(n)?;
         }
         Ok(())

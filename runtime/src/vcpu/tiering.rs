@@ -22,7 +22,8 @@ impl Vcpu {
         }
         let begun = Instant::now();
         let failed = |source| VcpuError::Translate { pc, source };
-        let lifted = self.lift(pc, 0).map_err(failed)?;
+        let mut lifted = self.lift(pc, 0).map_err(failed)?;
+        let second = self.settle(&mut lifted);
         let program = match to_program(&lifted.region) {
             Ok(program) => Some(program),
             Err(TranslateError::Program(_)) => None,
@@ -31,11 +32,15 @@ impl Vcpu {
         self.stats.tier0_translations += 1;
         self.stats.translate_ns += begun.elapsed().as_nanos() as u64;
         self.protect(&lifted.pages)?;
+        let address = self.code_address(pc).unwrap_or(pc);
         let key = Key {
-            address: pc,
+            address,
+            pc,
             mode: self.mode,
         };
-        Ok(self.cache.insert(key, pc, program, &lifted))
+        let id = self.cache.insert(key, pc, program, &lifted);
+        self.cache.get_mut(id).second = second;
+        Ok(id)
     }
 
     pub(super) fn lift(&mut self, pc: u64, tier: u8) -> Result<Lifted, TranslateError> {
@@ -54,7 +59,7 @@ impl Vcpu {
             _ => all,
         };
         let lifted = to_ir(
-            &self.env.memory,
+            &self.code(pc),
             pc,
             self.mode,
             limits(&self.options, tier),
@@ -84,6 +89,10 @@ impl Vcpu {
     }
 
     pub(super) fn protect(&mut self, pages: &[u64]) -> Result<(), VcpuError> {
+        if self.is_system() {
+            // `settle` has done it.
+            return Ok(());
+        }
         for &n in pages {
             match self.env.memory.protect_code(n) {
                 // An instruction that cannot be decoded may claim a byte of an unmapped page.
@@ -114,10 +123,13 @@ impl Vcpu {
     /// Has the translation compiled at that tier, now or in the background.
     pub(crate) fn request(&mut self, id: TransId, tier: u8) -> Result<(), VcpuError> {
         let t = self.cache.get(id);
-        let (pc, version) = (t.pc, t.version);
+        let (key, pc, version) = (t.key, t.pc, t.version);
         let begun = Instant::now();
         let lifted = match self.lift(pc, tier) {
-            Ok(lifted) => lifted,
+            Ok(mut lifted) => {
+                self.settle(&mut lifted);
+                lifted
+            }
             Err(source @ TranslateError::Verify(_)) => {
                 return Err(VcpuError::Translate { pc, source });
             }
@@ -135,10 +147,11 @@ impl Vcpu {
         let (region, pages) = (lifted.region, lifted.pages);
         let passes = self.passes_later().then_some(self.options.passes);
         if tier == 2 {
-            self.cover(pc, &region.guest, |covered| *covered += 1);
+            self.cover(key, &region.guest, |covered| *covered += 1);
         }
         let job = Job {
             passes,
+            key,
             id,
             version,
             tier,
@@ -168,13 +181,13 @@ impl Vcpu {
         self.install(done)
     }
 
-    /// Notes at the blocks of a region at `pc` that its compilation begins or ends. Until it ends,
+    /// Notes at the blocks of a region with that head that its compilation begins or ends. Until it ends,
     /// its loop would be sampled in other blocks too, and compiled again from each.
-    fn cover(&mut self, pc: u64, guest: &[GuestInsn], note: impl Fn(&mut u32)) {
+    fn cover(&mut self, head: Key, guest: &[GuestInsn], note: impl Fn(&mut u32)) {
+        let mask = head.mode.code.pc_mask();
         for insn in guest {
-            let address = pc.wrapping_add(insn.offset as u64) & self.mode.code.pc_mask();
-            let mode = self.mode;
-            if let Some(id) = self.cache.find(Key { address, mode }) {
+            let at = head.pc.wrapping_add(insn.offset as u64) & mask;
+            if let Some(id) = self.cache.find(head.beside(at)) {
                 let t = self.cache.get_mut(id);
                 note(&mut t.covered);
                 t.samples = 0;
@@ -217,7 +230,7 @@ impl Vcpu {
         let Done { job, result, nanos } = done;
         self.stats.compile_ns += nanos;
         if job.tier == 2 {
-            self.cover(job.region.pc, &job.region.guest, |covered| {
+            self.cover(job.key, &job.region.guest, |covered| {
                 *covered = covered.saturating_sub(1);
             });
         }
@@ -282,7 +295,7 @@ impl Vcpu {
             faults: compiled.faults,
             guest: job.region.guest.into_boxed_slice(),
         };
-        let mask = self.mode.code.pc_mask();
+        let mask = self.cache.get(job.id).key.mode.code.pc_mask();
         let target = |offset: i64| pc.wrapping_add(offset as u64) & mask;
         let exits = compiled.links.iter().map(|l| (l.slot, target(l.target)));
         self.cache.attach(job.id, code, exits);
@@ -313,8 +326,13 @@ impl Vcpu {
         if !self.options.regions || self.jit.is_none() {
             return Ok(());
         }
+        let pc = self.state.rip;
+        let Ok(address) = self.code_address(pc) else {
+            return Ok(());
+        };
         let key = Key {
-            address: self.state.rip,
+            address,
+            pc,
             mode: self.mode,
         };
         let Some(id) = self.cache.find(key) else {

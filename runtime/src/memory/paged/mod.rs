@@ -4,7 +4,8 @@
 
 mod phys;
 
-use super::{MemFault, PAGE, Scalar, Word};
+pub use super::PAGE;
+use super::{MemFault, Scalar, Word};
 use crate::system::Fault;
 use metaphrase_ir::RmwOp;
 use std::cell::Cell;
@@ -115,6 +116,19 @@ impl Paged {
     /// The physical address, or the fault that the access gives. Sets accessed and dirty bits.
     pub fn translate(&self, linear: u64, _access: Access, _rights: Rights) -> Result<u64, Fault> {
         Ok(linear)
+    }
+
+    /// Notes that `len` bytes from physical address `addr` on, all on one page, were translated:
+    /// writes to them are to be seen from now on.
+    pub fn note_code(&self, addr: u64, len: u64) {
+        self.phys.note_code(addr, len);
+    }
+
+    /// Why a data access of the current instruction was refused at `linear`: the guest's fault, or
+    /// `None` if translated code was in the way of a write. `stack`: it went through SS.
+    pub fn fault_of(&self, linear: u64, write: bool, stack: bool) -> Option<Fault> {
+        let _ = (linear, write, stack);
+        None
     }
 
     /// Reads with the current level's rights.
