@@ -48,6 +48,9 @@ pub struct Env {
     pub gdt: [Option<UserSegment>; GDT_ENTRIES],
     /// What a whole system's CPU is connected to; `None` in a Linux program.
     pub system: Option<Box<SystemEnv>>,
+    /// Nanoseconds of guest time that passed without instructions, which a TSC that counts
+    /// instructions counts too.
+    pub skipped: u64,
 }
 
 impl Env {
@@ -76,6 +79,7 @@ impl Env {
             fuel_given: 0,
             gdt,
             system: None,
+            skipped: 0,
         })
     }
 
@@ -100,7 +104,7 @@ impl Env {
     /// The time-stamp counter.
     pub fn read_tsc(&self, state: &CpuState) -> u64 {
         match self.tsc {
-            TscSource::Instructions => self.instructions(state),
+            TscSource::Instructions => self.instructions(state).wrapping_add(self.skipped),
             TscSource::Host(start) => start.elapsed().as_nanos() as u64,
         }
     }

@@ -36,6 +36,11 @@ pub struct Cx {
 }
 
 impl Cx {
+    /// What works on that state, which must be attached to its environment.
+    pub fn of(state: &mut CpuState) -> Cx {
+        Cx { state }
+    }
+
     /// The guest state.
     #[allow(clippy::mut_from_ref)]
     pub fn state(&self) -> &mut CpuState {

@@ -30,12 +30,13 @@ mod transfer;
 
 use crate::env::Env;
 pub use crate::helpers::Cx;
+use crate::machine::GuestClock;
 use crate::memory::Paged;
 pub use fault::Fault;
 use metaphrase_devices::Bus;
 use metaphrase_ir::{SegmentAccess, SystemKind, SystemOp};
 pub use state::{Activity, Shadow, SystemState, attr, cr0, cr4, efer};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a system instruction gives: its result, or the fault that it raises instead.
 pub type Outcome = Result<u64, Fault>;
@@ -85,6 +86,8 @@ pub trait InterruptController: Send {
 /// What a whole system's CPU is connected to, besides memory.
 pub struct SystemEnv {
     ports: Mutex<Bus>,
+    /// Guest time, for the devices.
+    pub clock: Arc<GuestClock>,
 }
 
 impl std::fmt::Debug for SystemEnv {
@@ -94,10 +97,11 @@ impl std::fmt::Debug for SystemEnv {
 }
 
 impl SystemEnv {
-    /// Connected to those ports.
-    pub fn new(ports: Bus) -> SystemEnv {
+    /// Connected to those ports, whose devices were given that clock.
+    pub fn new(ports: Bus, clock: Arc<GuestClock>) -> SystemEnv {
         SystemEnv {
             ports: Mutex::new(ports),
+            clock,
         }
     }
 
@@ -202,6 +206,17 @@ fn carry_out(cx: &Cx, op: SystemOp, a: u64, b: u64, next: u64) -> Outcome {
     };
     if op.kind.leaves() {
         cx.state().rip = next;
+    }
+    if matches!(
+        op.kind,
+        SystemKind::In | SystemKind::Out | SystemKind::PortString
+    ) {
+        let env = cx.env();
+        if let Some(system) = &env.system {
+            system.clock.follow(env.instructions(cx.state()));
+        }
+        // A device may have raised an interrupt, or have something to do at another time.
+        cx.sys().look = true;
     }
     function(cx, op, a, b, next)
 }

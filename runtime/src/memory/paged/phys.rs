@@ -4,6 +4,7 @@
 use metaphrase_devices::{Bus, Width};
 use rustix::mm::{MapFlags, ProtFlags};
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::PAGE;
@@ -197,6 +198,20 @@ impl PhysMemory {
                 unsafe { std::ptr::copy_nonoverlapping(bytes[done..].as_ptr(), to, n) };
             }
             done += n;
+        }
+    }
+
+    /// Feeds all RAM to a hasher. Pages of zeros count as little more than their number.
+    pub fn hash_ram(&self, hasher: &mut impl Hasher) {
+        let mut bytes = [0; PAGE as usize];
+        for (&start, range) in self.ranges.iter().filter(|(_, r)| !r.rom) {
+            for at in (start..start + range.len).step_by(PAGE as usize) {
+                self.read_bytes(at, &mut bytes);
+                if bytes.iter().any(|&b| b != 0) {
+                    at.hash(hasher);
+                    bytes.hash(hasher);
+                }
+            }
         }
     }
 

@@ -1,0 +1,106 @@
+//! Guest time.
+//!
+//! In deterministic mode guest time is the number of guest instructions, one a nanosecond, plus
+//! what was skipped while the processor had nothing to do: the same in every run and engine. In
+//! real-time mode it is the host's monotonic clock.
+
+use metaphrase_devices::Clock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What guest time follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TimeMode {
+    /// The number of guest instructions.
+    #[default]
+    Deterministic,
+    /// The host's clock.
+    RealTime,
+}
+
+/// Guest instructions that real time lets run between two looks at the clock.
+const REAL_TIME_RUN: u64 = 1_000_000;
+
+/// The longest sleep at once: how late a stop from outside may be noticed.
+const LONGEST_SLEEP: Duration = Duration::from_millis(10);
+
+/// The clock of a machine; devices hold it as a [`Clock`].
+#[derive(Debug)]
+pub struct GuestClock {
+    mode: TimeMode,
+    start: Instant,
+    /// Deterministic: instructions executed when last told.
+    instructions: AtomicU64,
+    /// Deterministic: nanoseconds skipped.
+    skipped: AtomicU64,
+}
+
+impl GuestClock {
+    /// A clock that starts at 0 now.
+    pub fn new(mode: TimeMode) -> GuestClock {
+        GuestClock {
+            mode,
+            start: Instant::now(),
+            instructions: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+        }
+    }
+
+    /// What it follows.
+    pub fn mode(&self) -> TimeMode {
+        self.mode
+    }
+
+    /// When it started.
+    pub fn start(&self) -> Instant {
+        self.start
+    }
+
+    /// Tells it how many instructions have been executed.
+    pub fn follow(&self, instructions: u64) {
+        self.instructions.store(instructions, Ordering::Relaxed);
+    }
+
+    /// Nanoseconds that were skipped.
+    pub fn skipped(&self) -> u64 {
+        self.skipped.load(Ordering::Relaxed)
+    }
+
+    /// Nanoseconds since the start.
+    pub fn time(&self) -> u64 {
+        match self.mode {
+            TimeMode::Deterministic => self
+                .instructions
+                .load(Ordering::Relaxed)
+                .wrapping_add(self.skipped()),
+            TimeMode::RealTime => self.start.elapsed().as_nanos() as u64,
+        }
+    }
+
+    /// How many instructions may run before the time `at` has to be looked at.
+    pub fn instructions_until(&self, at: u64) -> u64 {
+        match self.mode {
+            TimeMode::Deterministic => at.saturating_sub(self.time()),
+            TimeMode::RealTime => REAL_TIME_RUN,
+        }
+    }
+
+    /// Lets the time pass until `at`, or (in real time) some of it.
+    pub fn idle_until(&self, at: u64) {
+        let missing = at.saturating_sub(self.time());
+        match self.mode {
+            TimeMode::Deterministic => {
+                self.skipped.fetch_add(missing, Ordering::Relaxed);
+            }
+            TimeMode::RealTime => {
+                std::thread::sleep(Duration::from_nanos(missing).min(LONGEST_SLEEP));
+            }
+        }
+    }
+}
+
+impl Clock for GuestClock {
+    fn now(&self) -> u64 {
+        self.time()
+    }
+}

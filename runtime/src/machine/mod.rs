@@ -1,0 +1,333 @@
+//! A whole machine: memory, devices, one virtual CPU, and time.
+//!
+//! ```text
+//! Machine::run ── due timers, interrupts, idle ──► Vcpu::run ── blocks ──► helper `system`
+//!      ▲                                              │                        │
+//!      └──────── exceptions, attention, budget ◄──────┴──── `look`, faults ◄───┘
+//! ```
+//!
+//! Nothing is global: two machines in one process do not touch.
+
+mod clock;
+#[cfg(test)]
+mod tests;
+
+use crate::cpu_model::CpuModel;
+use crate::env::{Env, TscSource};
+use crate::memory::{GuestMemory, Paged, PhysMemory};
+use crate::options::Options;
+use crate::state::CpuState;
+use crate::stats::Stats;
+use crate::system::interrupt::deliver;
+use crate::system::{
+    Activity, Cx, Delivered, Event, Fault, InterruptController, Shadow, Source, SystemEnv,
+    SystemState, mode,
+};
+use crate::vcpu::{Stop, Vcpu, VcpuError};
+pub use clock::{GuestClock, TimeMode};
+use metaphrase_devices::{Bus, Timed};
+use metaphrase_ir::{Reg, sysflags};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// The longest run between two looks at timers and the outside, in guest instructions.
+const LONGEST_RUN: u64 = 10_000_000;
+
+/// The #DB vector.
+const DB: u8 = 1;
+/// DR6.BS: a single step.
+const DR6_BS: u64 = 1 << 14;
+
+/// Why [`Machine::run`] returned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MachineStop {
+    /// The instruction budget is used up, exactly.
+    Budget,
+    /// The processor waits for an interrupt, and none can come any more.
+    Halted,
+    /// A triple fault.
+    Shutdown,
+    /// A device or another thread asked for it through [`Machine::stop_flag`], with that number.
+    Requested(u32),
+}
+
+/// What a machine is made of.
+pub struct Parts {
+    /// RAM, ROM and memory-mapped devices.
+    pub memory: PhysMemory,
+    /// The devices at I/O ports.
+    pub ports: Bus,
+    /// The interrupt controller, if there is one.
+    pub interrupts: Option<Box<dyn InterruptController>>,
+    /// Devices whose outputs change by themselves.
+    pub timers: Vec<Box<dyn Timed + Send>>,
+    /// The clock that they were given.
+    pub clock: Arc<GuestClock>,
+    /// The CPU model.
+    pub cpu: CpuModel,
+    /// How the virtual CPU runs.
+    pub options: Options,
+}
+
+impl Parts {
+    /// Nothing but a CPU and that memory.
+    pub fn new(memory: PhysMemory, cpu: CpuModel, options: Options) -> Parts {
+        Parts {
+            memory,
+            ports: Bus::new(),
+            interrupts: None,
+            timers: Vec::new(),
+            clock: Arc::new(GuestClock::new(TimeMode::Deterministic)),
+            cpu,
+            options,
+        }
+    }
+}
+
+/// A machine.
+pub struct Machine {
+    vcpu: Vcpu,
+    phys: Arc<PhysMemory>,
+    clock: Arc<GuestClock>,
+    interrupts: Option<Box<dyn InterruptController>>,
+    timers: Vec<Box<dyn Timed + Send>>,
+    stop: Arc<AtomicU32>,
+    nmi: bool,
+}
+
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Machine({:?})", self.vcpu)
+    }
+}
+
+impl Machine {
+    /// A machine after power-up: the next instruction is at the reset vector.
+    ///
+    /// # Errors
+    /// If compiled code is asked for and cannot run on this host.
+    pub fn new(parts: Parts) -> Result<Machine, VcpuError> {
+        let phys = Arc::new(parts.memory);
+        let memory = GuestMemory::system(Paged::new(phys.clone()));
+        let mut env = Env::new(memory, parts.cpu);
+        env.system = Some(Box::new(SystemEnv::new(parts.ports, parts.clock.clone())));
+        env.tsc = match parts.clock.mode() {
+            TimeMode::Deterministic => TscSource::Instructions,
+            TimeMode::RealTime => TscSource::Host(parts.clock.start()),
+        };
+        let mode = mode::mode(&CpuState::new(), env.cpu.features());
+        let mut machine = Machine {
+            vcpu: Vcpu::new(env, mode, parts.options)?,
+            phys,
+            clock: parts.clock,
+            interrupts: parts.interrupts,
+            timers: parts.timers,
+            stop: Arc::default(),
+            nmi: false,
+        };
+        machine.reset();
+        Ok(machine)
+    }
+
+    /// Puts the processor into its power-up state (SDM volume 3, table 9-1). Memory and devices
+    /// stay as they are.
+    pub fn reset(&mut self) {
+        let signature = self.vcpu.env.cpu.cpuid(1, 0)[0];
+        let s = &mut self.vcpu.state;
+        s.gpr = [0; 16];
+        s.gpr[Reg::Rdx as usize] = u64::from(signature);
+        s.set_rflags(2);
+        s.seg_sel = [0; 6];
+        s.seg_base = [0; 6];
+        (s.seg_sel[1], s.seg_base[1]) = (0xf000, 0xffff_0000);
+        s.rip = 0xfff0;
+        s.mxcsr = 0x1f80;
+        s.x87.control = 0x40;
+        s.sys = SystemState::power_up();
+        self.touch();
+    }
+
+    /// The registers.
+    pub fn state(&self) -> &CpuState {
+        &self.vcpu.state
+    }
+
+    /// The registers, to change. Afterwards [`Machine::touch`] must be called if a control
+    /// register, a segment or the privilege level was among them.
+    pub fn state_mut(&mut self) -> &mut CpuState {
+        &mut self.vcpu.state
+    }
+
+    /// Makes memory accesses and translation follow changes of [`Machine::state_mut`].
+    pub fn touch(&mut self) {
+        self.cx().changed();
+    }
+
+    /// Physical memory.
+    pub fn memory(&self) -> &PhysMemory {
+        &self.phys
+    }
+
+    /// The virtual CPU.
+    pub fn vcpu(&mut self) -> &mut Vcpu {
+        &mut self.vcpu
+    }
+
+    /// Guest instructions executed so far.
+    pub fn instructions(&self) -> u64 {
+        self.vcpu.instructions()
+    }
+
+    /// The counters.
+    pub fn report(&mut self) -> Stats {
+        self.vcpu.report()
+    }
+
+    /// A number other than 0 stored here makes [`Machine::run`] return soon with it.
+    pub fn stop_flag(&self) -> Arc<AtomicU32> {
+        self.stop.clone()
+    }
+
+    /// Raises a non-maskable interrupt.
+    pub fn raise_nmi(&mut self) {
+        self.nmi = true;
+        self.vcpu.state.sys.look = true;
+    }
+
+    /// A hash of the registers and of all RAM: the same for the same guest after the same number
+    /// of instructions, in every engine.
+    pub fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let s = &self.vcpu.state;
+        (s.gpr, s.rip, s.rflags(), s.seg_base, s.seg_sel).hash(&mut hasher);
+        (s.xmm, s.ymm_hi, s.mxcsr).hash(&mut hasher);
+        format!("{:?}{:?}", s.x87, s.sys).hash(&mut hasher);
+        self.phys.hash_ram(&mut hasher);
+        hasher.finish()
+    }
+
+    fn cx(&mut self) -> Cx {
+        Cx::of(&mut self.vcpu.state)
+    }
+
+    /// Runs for that many guest instructions, or until something ends it.
+    ///
+    /// # Errors
+    /// If the engine cannot go on.
+    pub fn run(&mut self, budget: u64) -> Result<MachineStop, VcpuError> {
+        let end = self.instructions().saturating_add(budget);
+        loop {
+            match self.stop.swap(0, Ordering::Relaxed) {
+                0 => {}
+                number => return Ok(MachineStop::Requested(number)),
+            }
+            self.vcpu.drop_stale()?;
+            let now = self.advance();
+            if self.vcpu.state.sys.activity == Activity::Shutdown {
+                return Ok(MachineStop::Shutdown);
+            }
+            let left = end.saturating_sub(self.instructions());
+            if left == 0 {
+                return Ok(MachineStop::Budget);
+            }
+            if self.take_interrupt() {
+                continue;
+            }
+            let deadline = self.next_event(now);
+            if self.vcpu.state.sys.activity != Activity::Running {
+                match deadline {
+                    Some(at) => self.clock.idle_until(at),
+                    None => return Ok(MachineStop::Halted),
+                }
+                continue;
+            }
+            let until = deadline.map_or(LONGEST_RUN, |at| self.clock.instructions_until(at));
+            // What a shadow protects from an interrupt that is there is one instruction.
+            let shadowed = self.vcpu.state.sys.shadow != Shadow::None;
+            let shadowed = shadowed && self.is_interrupted();
+            self.vcpu.state.sys.shadow = Shadow::None;
+            let length = if shadowed {
+                1
+            } else {
+                until.clamp(1, LONGEST_RUN)
+            };
+            let stop = self.vcpu.run(length.min(left))?;
+            self.after(stop);
+        }
+    }
+
+    /// Does what a stop of the virtual CPU asks for.
+    fn after(&mut self, stop: Stop) {
+        match stop {
+            Stop::Budget | Stop::Attention => {}
+            Stop::Exception(e) => {
+                let fault = Fault {
+                    vector: e.vector,
+                    error: e.error,
+                    addr: e.addr,
+                };
+                if fault.vector == DB {
+                    self.vcpu.state.sys.dr[6] |= DR6_BS;
+                }
+                self.deliver(fault, Source::Exception);
+            }
+            // The lifter of system code makes calls of the helper `system` of both.
+            Stop::Syscall(_) => self.deliver(Fault::UD, Source::Exception),
+            Stop::Halt => self.vcpu.state.sys.activity = Activity::Halted,
+        }
+    }
+
+    fn deliver(&mut self, fault: Fault, source: Source) {
+        let event = Event { fault, source };
+        if deliver(&self.cx(), event) == Delivered::Shutdown {
+            self.vcpu.state.sys.activity = Activity::Shutdown;
+        }
+    }
+
+    /// Whether a maskable interrupt waits and may be delivered.
+    fn is_interrupted(&self) -> bool {
+        let enabled = self.vcpu.state.sysflags & sysflags::IF != 0;
+        enabled && self.interrupts.as_ref().is_some_and(|c| c.pending())
+    }
+
+    /// Delivers an interrupt if one is due. Whether it did.
+    fn take_interrupt(&mut self) -> bool {
+        const NMI: u8 = 2;
+        let sys = &mut self.vcpu.state.sys;
+        if self.nmi && !sys.nmi_blocked && sys.shadow != Shadow::MovSs {
+            self.nmi = false;
+            sys.nmi_blocked = true;
+            sys.activity = Activity::Running;
+            self.deliver(Fault::plain(NMI), Source::External);
+            return true;
+        }
+        if sys.shadow != Shadow::None || !self.is_interrupted() {
+            return false;
+        }
+        let Some(controller) = &mut self.interrupts else {
+            return false;
+        };
+        let vector = controller.acknowledge();
+        self.vcpu.state.sys.activity = Activity::Running;
+        self.deliver(Fault::plain(vector), Source::External);
+        true
+    }
+
+    /// Brings clock and timers up to date; the time.
+    fn advance(&mut self) -> u64 {
+        self.clock.follow(self.vcpu.instructions());
+        self.vcpu.env.skipped = self.clock.skipped();
+        let now = self.clock.time();
+        for timer in &mut self.timers {
+            if timer.next_event(now).is_some_and(|at| at <= now) {
+                timer.advance(now);
+            }
+        }
+        now
+    }
+
+    fn next_event(&self, now: u64) -> Option<u64> {
+        self.timers.iter().filter_map(|t| t.next_event(now)).min()
+    }
+}
