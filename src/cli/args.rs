@@ -94,7 +94,7 @@ pub struct EngineArgs {
     #[arg(
         long,
         value_name = "MODEL",
-        default_value = "max",
+        default_value = "x86-64-v2",
         help_heading = "Engine"
     )]
     pub cpu: String,
