@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bus;
+pub mod keyboard;
 pub mod lines;
 pub mod pic;
 pub mod pit;
