@@ -4,6 +4,7 @@
 //! sides of conditional ones, nearest first. Calls, returns and indirect jumps end it.
 
 use crate::lift::Lift;
+use crate::lift::privileged::{self, Flow};
 use crate::mode::Mode;
 use crate::policy::SensitivePolicy;
 use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, OpKind};
@@ -122,7 +123,7 @@ impl Decoded {
         }
     }
 
-    fn ends_block(&self) -> bool {
+    fn ends_block(&self, mode: Mode) -> bool {
         match self {
             // What may leave the region after itself ends its block too, so that the fuel of the
             // instructions behind it is not taken: REP strings, POPF, segment loads, RDTSC.
@@ -130,6 +131,7 @@ impl Decoded {
                 !matches!(i.flow_control(), FlowControl::Next)
                     || i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix())
                     || crate::lift::system::ends_block(i)
+                    || mode.system.is_some() && privileged::flow(i) != Flow::Next
             }
             Decoded::Bad { .. } => true,
         }
@@ -251,7 +253,7 @@ fn discover(
                 Ok(decoded) => {
                     insns.push(decoded);
                     at = decoded.next_pc() & mode.code.pc_mask();
-                    if decoded.ends_block() {
+                    if decoded.ends_block(mode) {
                         break;
                     }
                 }
@@ -274,7 +276,9 @@ fn discover(
         budget = budget.saturating_sub(insns.len());
         if let Some(Decoded::Insn(last)) = insns.last() {
             let target = near_target(last);
+            let leaves = mode.system.is_some() && privileged::flow(last) == Flow::Leaves;
             let (branch, fall) = match last.flow_control() {
+                _ if leaves => (None, None),
                 FlowControl::UnconditionalBranch => (target, None),
                 FlowControl::ConditionalBranch => (target, Some(at)),
                 FlowControl::Next => (None, Some(at)),

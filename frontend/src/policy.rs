@@ -77,6 +77,28 @@ sensitive! {
     Cli "cli" "CLI.";
     Sti "sti" "STI.";
     Hlt "hlt" "HLT.";
+    MovCr "mov_cr" "MOV to and from control registers.";
+    MovDr "mov_dr" "MOV to and from debug registers.";
+    Clts "clts" "CLTS.";
+    Lmsw "lmsw" "LMSW.";
+    Lgdt "lgdt" "LGDT.";
+    Lidt "lidt" "LIDT.";
+    Lldt "lldt" "LLDT.";
+    Ltr "ltr" "LTR.";
+    Far "far" "Far JMP, CALL and RET.";
+    Iret "iret" "IRET, IRETD, IRETQ.";
+    Syscall "syscall" "SYSCALL, SYSRET, SYSENTER, SYSEXIT.";
+    Rdmsr "rdmsr" "RDMSR.";
+    Wrmsr "wrmsr" "WRMSR.";
+    Rdpmc "rdpmc" "RDPMC.";
+    Xsetbv "xsetbv" "XSETBV.";
+    Swapgs "swapgs" "SWAPGS.";
+    Clac "clac" "CLAC, STAC.";
+    Monitor "monitor" "MONITOR, MWAIT.";
+    Invlpg "invlpg" "INVLPG.";
+    Invpcid "invpcid" "INVPCID.";
+    Invd "invd" "INVD, WBINVD.";
+    Rsm "rsm" "RSM.";
 }
 
 impl fmt::Display for Sensitive {

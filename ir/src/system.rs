@@ -63,7 +63,7 @@ system_ops! {
     // Segments.
     LoadSegment "load_seg" leaves "Loads segment register n (encoding order) with selector a.";
     LoadFar "load_far" leaves "LDS and its kin: segment register n := selector a, general register m := b, at the operand size.";
-    PopSegment "pop_seg" leaves "POP into segment register n: selector a, and RSP := b at the stack size.";
+    PopSegment "pop_seg" leaves "POP into segment register n: selector a, and RSP := b, all of it.";
     SegmentInfo "segment_info" stays "LAR, LSL, VERR, VERW (n = 0 to 3) of selector a: bit 32 if valid, the low half the value.";
     Swapgs "swapgs" leaves "SWAPGS.";
 
@@ -86,7 +86,7 @@ system_ops! {
     Popf "popf" leaves "POPF of image a at the operand size, and RSP := b at the stack size.";
     Clac "clac" leaves "CLAC (n = 0), STAC (n = 1).";
     Monitor "monitor" leaves "MONITOR of linear address a.";
-    Hlt "hlt" leaves "HLT (n = 0), MWAIT (n = 1).";
+    Hlt "hlt" leaves "HLT (n = 0), MWAIT (n = 1; a is ECX, 0 or 1).";
 
     // Memory management and caches.
     Invlpg "invlpg" leaves "INVLPG of linear address a.";
@@ -96,7 +96,7 @@ system_ops! {
     // Ports. The helper checks IOPL and the I/O bitmap.
     In "in" leaves "IN of port a at the operand size: into AL, AX or EAX.";
     Out "out" leaves "OUT of b to port a at the operand size.";
-    PortString "port_string" leaves "INS (n = 0) or OUTS (n = 1) at the operand size; m: bits 0 to 3 the address size in bytes, bit 4 REP, bits 5 to 7 the segment of OUTS.";
+    PortString "port_string" leaves "INS (n = 0) or OUTS (n = 1) at the operand size; m: bits 0 to 3 the address size in bytes, bit 4 REP, bits 5 to 7 the segment of OUTS. a is the PC of the instruction itself: RIP while REP has more to do.";
 }
 
 /// The descriptor of [`crate::Helper::System`], packed into a `u32`.

@@ -1,11 +1,12 @@
 //! Effective and linear addresses.
 //!
 //! An effective address wraps at the address size; then a segment base is added where it is not
-//! known to be 0, modulo 2^32 outside 64-bit code (SDM volume 1, 3.7.5; volume 3, 3.4.2).
+//! known to be 0, modulo 2^32 outside 64-bit code (SDM volume 1, 3.7.5; volume 3, 3.4.2). In a
+//! full system an access through a segment that is not known to allow everything is checked first.
 
-use super::Lift;
+use super::{AC, Lift};
 use iced_x86::Register;
-use metaphrase_ir::{Reg, Type, Value};
+use metaphrase_ir::{AccessKind, Helper, IntCc, Reg, SegmentAccess, Type, Value};
 
 /// The register that holds a segment's base.
 pub fn segment_base(segment: Register) -> Reg {
@@ -97,18 +98,40 @@ impl Lift<'_> {
         self.ir.zext(Type::I64, cut)
     }
 
-    /// The memory operand's linear address.
+    /// The memory operand's linear address, for reading all of it.
     pub fn linear(&mut self) -> Value {
+        self.linear_of(self.operand_size(), false)
+    }
+
+    /// The memory operand's linear address, for writing it, or for reading and writing it.
+    pub fn linear_write(&mut self) -> Value {
+        self.linear_of(self.operand_size(), true)
+    }
+
+    /// The memory operand's linear address, for an access of `size` bytes.
+    pub fn linear_of(&mut self, size: u32, write: bool) -> Value {
         let ea = self.effective_address();
-        self.add_segment(self.insn.memory_segment(), ea)
+        self.access(self.insn.memory_segment(), ea, size, write)
+    }
+
+    /// The memory operand's size in bytes; 1 where the decoder does not know it.
+    pub fn operand_size(&self) -> u32 {
+        (self.insn.memory_size().size() as u32).max(1)
     }
 
     /// Whether a segment's base must be added: it is not known to be 0.
     pub fn has_base(&self, segment: Register) -> bool {
-        matches!(segment, Register::FS | Register::GS) || !(self.mode.flat || self.mode.is_64())
+        if matches!(segment, Register::FS | Register::GS) {
+            return true;
+        }
+        let zero = match self.mode.system {
+            Some(system) => system.based_at_zero >> segment.number() & 1 != 0,
+            None => self.mode.flat,
+        };
+        !(zero || self.mode.is_64())
     }
 
-    /// Adds a segment's base to an effective address (i64).
+    /// Adds a segment's base to an effective address (i64), without a check.
     pub fn add_segment(&mut self, segment: Register, ea: Value) -> Value {
         if !self.has_base(segment) {
             return ea;
@@ -119,5 +142,85 @@ impl Lift<'_> {
         }
         let sum = self.ir.add(ea, base);
         self.wrap_address(sum, Type::I32)
+    }
+
+    /// The linear address of an access of `size` bytes at an effective address (i64), once the
+    /// segment allows it and alignment is what RFLAGS.AC asks for.
+    pub fn access(&mut self, segment: Register, ea: Value, size: u32, write: bool) -> Value {
+        // SDM volume 3, table 6-7: pseudo-descriptors and the long real go with their larger part.
+        let align = match size {
+            2 | 4 | 8 => size,
+            6 => 4,
+            10 => 8,
+            _ => 1,
+        };
+        self.access_aligned(segment, ea, size, write, align)
+    }
+
+    /// The same for an access that [`SystemMode::align`] wants to be a multiple of `align`.
+    ///
+    /// [`SystemMode::align`]: crate::SystemMode::align
+    pub fn access_aligned(
+        &mut self,
+        segment: Register,
+        ea: Value,
+        size: u32,
+        write: bool,
+        align: u32,
+    ) -> Value {
+        self.check_segment(segment, ea, size, write);
+        let addr = self.add_segment(segment, ea);
+        self.check_alignment(addr, align);
+        addr
+    }
+
+    /// Raises #GP or #SS unless the segment allows an access of `size` bytes at `ea` (SDM volume 3,
+    /// 5.3 and 5.5). Costs nothing where it is known to.
+    pub fn check_segment(&mut self, segment: Register, ea: Value, size: u32, write: bool) {
+        if !self.is_checked(segment, write) {
+            return;
+        }
+        let access = SegmentAccess {
+            segment: segment.number() as u8,
+            size: size.clamp(1, 512) as u16,
+            write,
+        };
+        self.ir.call(Helper::SegmentCheck, access.pack(), &[ea]);
+    }
+
+    /// Whether an access through a segment must be checked. No code segment can be written to.
+    pub fn is_checked(&self, segment: Register, write: bool) -> bool {
+        let Some(system) = self.mode.system else {
+            return false;
+        };
+        let known = system.unchecked >> segment.number() & 1 != 0;
+        !self.mode.is_64() && (!known || write && segment == Register::CS)
+    }
+
+    /// Raises #AC if alignment is checked and the address is not a multiple of `align`, a power
+    /// of two.
+    pub fn check_alignment(&mut self, addr: Value, align: u32) {
+        if align < 2 || !self.mode.system.is_some_and(|system| system.align) {
+            return;
+        }
+        let mask = self.iconst(Type::I64, u64::from(align) - 1);
+        let low = self.ir.and(addr, mask);
+        let misaligned = self.ir.icmp_imm(IntCc::Ne, low, 0);
+        self.ir.trapif(misaligned, AC);
+    }
+
+    /// What an access through a segment is: a system tells the stack segment from the others,
+    /// since a non-canonical address in it is #SS rather than #GP.
+    pub fn kind_of(&self, segment: Register) -> AccessKind {
+        if self.mode.system.is_some() && segment == Register::SS {
+            AccessKind::Stack
+        } else {
+            AccessKind::Data
+        }
+    }
+
+    /// What an access to the memory operand is.
+    pub fn operand_kind(&self) -> AccessKind {
+        self.kind_of(self.insn.memory_segment())
     }
 }

@@ -113,7 +113,7 @@ fn write_unless(cx: &mut Lift<'_>, equal: Value, reg: Reg, v: Value) {
 
 /// CMPXCHG8B: if EDX:EAX equals m64 then m64 := ECX:EBX, else EDX:EAX := m64. Only ZF changes.
 fn cmpxchg8b(cx: &mut Lift<'_>) {
-    let addr = cx.linear();
+    let addr = cx.linear_write();
     let pair = |cx: &mut Lift<'_>, low: Register, high: Register| {
         let (low, high) = (cx.read_gpr(low), cx.read_gpr(high));
         let low = cx.ir.zext(Type::I64, low);
@@ -131,7 +131,7 @@ fn cmpxchg8b(cx: &mut Lift<'_>) {
 
 /// CMPXCHG16B: the same with RDX:RAX, RCX:RBX and m128, which must be aligned.
 fn cmpxchg16b(cx: &mut Lift<'_>) {
-    let addr = cx.linear();
+    let addr = cx.linear_write();
     let low_bits = cx.iconst(Type::I64, 15);
     let misaligned = cx.ir.and(addr, low_bits);
     let misaligned = cx.ir.icmp_imm(IntCc::Ne, misaligned, 0);

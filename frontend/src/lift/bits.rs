@@ -38,11 +38,14 @@ pub fn lift_as_older(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
 
 /// The place of a bit operand. A bit offset in a register reaches beyond a memory operand: it
 /// selects the element of a bit string first (SDM volume 2, 3.1.1.9, "Bit(BitBase, BitOffset)").
-fn bit_place(cx: &mut Lift<'_>, offset: Value) -> Place {
-    if !cx.is_mem(0) || cx.insn.op1_kind() != OpKind::Register {
+fn bit_place(cx: &mut Lift<'_>, offset: Value, write: bool) -> Place {
+    if !cx.is_mem(0) {
         return cx.place(0);
     }
     let ty = cx.op_type(0);
+    if cx.insn.op1_kind() != OpKind::Register {
+        return Place::Mem(cx.linear_of(ty.bytes(), write), ty);
+    }
     let base = cx.effective_address();
     let offset = cx.ir.sext(Type::I64, offset);
     let to_element = cx.iconst(Type::I64, u64::from(ty.bits().trailing_zeros()));
@@ -51,7 +54,8 @@ fn bit_place(cx: &mut Lift<'_>, offset: Value) -> Place {
     let distance = cx.ir.shl(element, to_bytes);
     let address = cx.ir.add(base, distance);
     let address = cx.wrap_address(address, cx.address_type());
-    Place::Mem(cx.add_segment(cx.insn.memory_segment(), address), ty)
+    let segment = cx.insn.memory_segment();
+    Place::Mem(cx.access(segment, address, ty.bytes(), write), ty)
 }
 
 /// BT, BTS, BTR, BTC: CF := the bit; then it is left, set, cleared or inverted.
@@ -61,7 +65,7 @@ fn bit_test(cx: &mut Lift<'_>, change: Option<RmwOp>) {
         OpKind::Register => cx.read(1),
         _ => cx.iconst(ty, cx.insn.immediate(1) & (u64::from(ty.bits()) - 1)),
     };
-    let place = bit_place(cx, offset);
+    let place = bit_place(cx, offset, change.is_some());
     let mask = change.map(|op| {
         let one = cx.iconst(ty, 1);
         let mask = cx.ir.shl(one, offset);
@@ -85,7 +89,7 @@ fn bit_test(cx: &mut Lift<'_>, change: Option<RmwOp>) {
             cx.store(place, new);
             old
         }
-        _ => cx.load(place),
+        _ => cx.load_only(place),
     };
     let bit = cx.ir.lshr(old, offset);
     cx.set_some_flags(ARITH & !CF, &[(CF, bit)]);

@@ -4,7 +4,7 @@
 use super::Lift;
 use super::operand::Place;
 use iced_x86::{Code, ConditionCode, Mnemonic, OpKind, Register};
-use metaphrase_ir::{AccessKind, Cond, Reg, RmwOp, Type, Value};
+use metaphrase_ir::{Cond, Reg, RmwOp, Type, Value};
 
 /// Lifts the instruction if it is one of this family.
 pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
@@ -91,8 +91,8 @@ fn movzx(cx: &mut Lift<'_>) {
 fn movsx(cx: &mut Lift<'_>) {
     let v = if cx.insn.code() == Code::Movsxd_r16_rm16 && cx.is_mem(1) {
         // AMD hosts access 32 bits all the same, which shows at the end of a page.
-        let addr = cx.linear();
-        let v = cx.ir.load(Type::I32, addr, AccessKind::Data);
+        let addr = cx.linear_of(4, false);
+        let v = cx.ir.load(Type::I32, addr, cx.operand_kind());
         cx.ir.trunc(Type::I16, v)
     } else {
         cx.read(1)
@@ -123,7 +123,7 @@ fn xchg(cx: &mut Lift<'_>) {
 /// XLAT: AL := the byte at rBX + AL.
 fn xlat(cx: &mut Lift<'_>) {
     let addr = cx.linear();
-    let v = cx.ir.load(Type::I8, addr, AccessKind::Data);
+    let v = cx.ir.load(Type::I8, addr, cx.operand_kind());
     cx.write_gpr(Register::AL, v);
 }
 

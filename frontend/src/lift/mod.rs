@@ -20,6 +20,7 @@ pub mod mmx;
 pub mod muldiv;
 pub mod operand;
 pub mod partial;
+pub mod privileged;
 pub mod shift;
 pub mod sse;
 pub mod stack;
@@ -47,8 +48,12 @@ pub const OF: u8 = 4;
 pub const BR: u8 = 5;
 /// The #UD vector.
 pub const UD: u8 = 6;
+/// The #NM vector.
+pub const NM: u8 = 7;
 /// The #GP vector.
 pub const GP: u8 = 13;
+/// The #AC vector.
+pub const AC: u8 = 17;
 
 /// The lifting of one guest block.
 pub struct Lift<'a> {
@@ -90,7 +95,7 @@ impl<'a> Lift<'a> {
         debug_assert_ne!(insn.code_size(), IcedCodeSize::Unknown);
         let m = insn.mnemonic();
         let known = if self.mode.features.allow(insn) {
-            FAMILIES.iter().any(|family| family(self, m))
+            privileged::lift(self, m) || FAMILIES.iter().any(|family| family(self, m))
         } else {
             bits::lift_as_older(self, m)
         };

@@ -81,21 +81,37 @@ impl Lift<'_> {
         matches!(self.insn.op_kind(n), OpKind::Memory)
     }
 
-    /// Where operand `n` (a register or memory) lives; computes its address.
+    /// Where operand `n` (a register or memory) lives, to be written or read and written; computes
+    /// its address.
     pub fn place(&mut self, n: u32) -> Place {
+        self.place_for(n, true)
+    }
+
+    fn place_for(&mut self, n: u32, write: bool) -> Place {
         if self.is_mem(n) {
             let ty = self.op_type(n);
-            Place::Mem(self.linear(), ty)
+            Place::Mem(self.linear_of(ty.bytes(), write), ty)
         } else {
             Place::Reg(self.insn.op_register(n))
         }
     }
 
-    /// The value at a place.
+    /// The value at a place that the instruction writes afterwards.
     pub fn load(&mut self, place: Place) -> Value {
         match place {
             Place::Reg(r) => self.read_gpr(r),
-            Place::Mem(addr, ty) => self.ir.load(ty, addr, AccessKind::Data),
+            Place::Mem(addr, ty) => self.ir.load(ty, addr, AccessKind::Update),
+        }
+    }
+
+    /// The value at a place that is only read.
+    pub fn load_only(&mut self, place: Place) -> Value {
+        match place {
+            Place::Reg(r) => self.read_gpr(r),
+            Place::Mem(addr, ty) => {
+                let kind = self.operand_kind();
+                self.ir.load(ty, addr, kind)
+            }
         }
     }
 
@@ -103,7 +119,10 @@ impl Lift<'_> {
     pub fn store(&mut self, place: Place, v: Value) {
         match place {
             Place::Reg(r) => self.write_gpr(r, v),
-            Place::Mem(addr, _) => self.ir.store(addr, v, AccessKind::Data),
+            Place::Mem(addr, _) => {
+                let kind = self.operand_kind();
+                self.ir.store(addr, v, kind);
+            }
         }
     }
 
@@ -111,8 +130,8 @@ impl Lift<'_> {
     pub fn read(&mut self, n: u32) -> Value {
         match self.insn.op_kind(n) {
             OpKind::Register | OpKind::Memory => {
-                let place = self.place(n);
-                self.load(place)
+                let place = self.place_for(n, false);
+                self.load_only(place)
             }
             _ => {
                 let ty = self.op_type(n);

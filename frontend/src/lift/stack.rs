@@ -38,16 +38,16 @@ impl Lift<'_> {
         self.ir.setreg(Reg::Rsp, v);
     }
 
-    /// The linear address of a stack offset.
-    pub fn stack_linear(&mut self, offset: Value) -> Value {
-        self.add_segment(Register::SS, offset)
+    /// The linear address of `size` bytes at a stack offset.
+    pub fn stack_linear(&mut self, offset: Value, size: u32, write: bool) -> Value {
+        self.access(Register::SS, offset, size, write)
     }
 
     /// Pushes `v`: the store comes first, so that a fault leaves the stack pointer alone.
     pub fn push(&mut self, v: Value) {
         let size = i64::from(self.ir.ty(v).bytes());
         let top = self.stack_offset(-size);
-        let addr = self.stack_linear(top);
+        let addr = self.stack_linear(top, size as u32, true);
         self.ir.store(addr, v, AccessKind::Stack);
         self.set_stack_pointer(top);
     }
@@ -55,7 +55,7 @@ impl Lift<'_> {
     /// Loads the value of type `ty` at the stack's top plus `delta`; moves nothing.
     pub fn peek(&mut self, ty: Type, delta: i64) -> Value {
         let at = self.stack_offset(delta);
-        let addr = self.stack_linear(at);
+        let addr = self.stack_linear(at, ty.bytes(), false);
         self.ir.load(ty, addr, AccessKind::Stack)
     }
 

@@ -78,8 +78,9 @@ fn pop(cx: &mut Lift<'_>) {
             cx.insn
                 .set_memory_displacement64(disp.wrapping_add(size as u64));
         }
-        let addr = cx.linear();
-        cx.ir.store(addr, v, AccessKind::Data);
+        let addr = cx.linear_of(ty.bytes(), true);
+        let kind = cx.operand_kind();
+        cx.ir.store(addr, v, kind);
         return cx.move_stack(size);
     }
     let r = cx.insn.op0_register();
@@ -105,7 +106,7 @@ fn pusha(cx: &mut Lift<'_>, ty: Type) {
     for n in 0..8 {
         let v = cx.read_gpr(register(ty, n));
         let top = cx.stack_offset(-size * (n as i64 + 1));
-        let addr = cx.stack_linear(top);
+        let addr = cx.stack_linear(top, ty.bytes(), true);
         cx.ir.store(addr, v, AccessKind::Stack);
     }
     cx.move_stack(-8 * size);
@@ -143,14 +144,14 @@ fn enter(cx: &mut Lift<'_>) {
     let old_base = cx.ir.getreg(Reg::Rbp);
     let pushed = cx.read_gpr(base_register);
     let frame = cx.stack_offset(-size);
-    let addr = cx.stack_linear(frame);
+    let addr = cx.stack_linear(frame, ty.bytes(), true);
     cx.ir.store(addr, pushed, AccessKind::Stack);
     for n in 1..level {
         let from = cx.offset_from(old_base, -size * n);
-        let from = cx.stack_linear(from);
+        let from = cx.stack_linear(from, ty.bytes(), false);
         let v = cx.ir.load(ty, from, AccessKind::Stack);
         let to = cx.stack_offset(-size * (n + 1));
-        let to = cx.stack_linear(to);
+        let to = cx.stack_linear(to, ty.bytes(), true);
         cx.ir.store(to, v, AccessKind::Stack);
     }
     // What rBP becomes: the stack pointer after the first push, all of ESP with a 16-bit stack.
@@ -165,13 +166,13 @@ fn enter(cx: &mut Lift<'_>) {
     let mut pushes = 1;
     if level > 0 {
         let to = cx.stack_offset(-size * (level + 1));
-        let to = cx.stack_linear(to);
+        let to = cx.stack_linear(to, ty.bytes(), true);
         cx.ir.store(to, frame_pointer, AccessKind::Stack);
         pushes = level + 1;
     }
     let top = cx.stack_offset(-size * pushes - room);
     // A write at the new top must be possible (SDM volume 2, ENTER): one that changes nothing.
-    let probe = cx.stack_linear(top);
+    let probe = cx.stack_linear(top, ty.bytes(), true);
     let zero = cx.iconst(ty, 0);
     cx.ir.rmw(RmwOp::Or, probe, zero);
     cx.set_stack_pointer(top);
@@ -187,7 +188,7 @@ fn leave(cx: &mut Lift<'_>) {
     };
     let base = cx.ir.getreg(Reg::Rbp);
     let from = cx.offset_from(base, 0);
-    let from = cx.stack_linear(from);
+    let from = cx.stack_linear(from, ty.bytes(), false);
     let v = cx.ir.load(ty, from, AccessKind::Stack);
     let top = cx.offset_from(base, i64::from(ty.bytes()));
     cx.set_stack_pointer(top);

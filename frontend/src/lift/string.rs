@@ -48,7 +48,7 @@ fn element(cx: &Lift<'_>) -> Type {
 }
 
 /// The address size, from the implicit memory operands.
-fn address_type(cx: &Lift<'_>) -> Type {
+pub fn address_type(cx: &Lift<'_>) -> Type {
     for n in 0..cx.insn.op_count() {
         match cx.insn.op_kind(n) {
             OpKind::MemorySegSI | OpKind::MemorySegDI | OpKind::MemoryESDI => return Type::I16,

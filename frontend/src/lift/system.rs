@@ -158,7 +158,7 @@ fn set_direction(cx: &mut Lift<'_>, step: i64) {
 }
 
 /// A linear address `delta` bytes further on; outside 64-bit code it wraps at 2^32.
-fn further(cx: &mut Lift<'_>, addr: Value, delta: u32) -> Value {
+pub fn further(cx: &mut Lift<'_>, addr: Value, delta: u32) -> Value {
     let d = cx.iconst(Type::I64, u64::from(delta));
     let sum = cx.ir.add(addr, d);
     if cx.mode.is_64() {
@@ -172,10 +172,13 @@ fn further(cx: &mut Lift<'_>, addr: Value, delta: u32) -> Value {
 fn bound(cx: &mut Lift<'_>) {
     let index = cx.read(0);
     let ty = cx.ir.ty(index);
-    let addr = cx.linear();
-    let lower = cx.ir.load(ty, addr, AccessKind::Data);
+    let ea = cx.effective_address();
+    let segment = cx.insn.memory_segment();
+    let addr = cx.access_aligned(segment, ea, 2 * ty.bytes(), false, ty.bytes());
+    let kind = cx.operand_kind();
+    let lower = cx.ir.load(ty, addr, kind);
     let addr = further(cx, addr, ty.bytes());
-    let upper = cx.ir.load(ty, addr, AccessKind::Data);
+    let upper = cx.ir.load(ty, addr, kind);
     let below = cx.ir.icmp(IntCc::Slt, index, lower);
     let above = cx.ir.icmp(IntCc::Sgt, index, upper);
     let outside = cx.ir.or(below, above);
@@ -289,8 +292,8 @@ fn rdpid(cx: &mut Lift<'_>) {
 
 /// CLFLUSH and its kin: nothing but the check of the address, as for a byte load.
 fn flush(cx: &mut Lift<'_>) {
-    let addr = cx.linear();
-    cx.ir.load(Type::I8, addr, AccessKind::Data);
+    let addr = cx.linear_of(1, false);
+    cx.ir.load(Type::I8, addr, cx.operand_kind());
 }
 
 /// RDFSBASE, RDGSBASE.
@@ -418,8 +421,8 @@ fn mov_from_segment(cx: &mut Lift<'_>, segment: Register) {
     }
     let v = selector(cx, segment);
     if cx.is_mem(0) {
-        let addr = cx.linear();
-        cx.ir.store(addr, v, AccessKind::Data);
+        let addr = cx.linear_of(2, true);
+        cx.ir.store(addr, v, cx.operand_kind());
     } else {
         let ty = cx.op_type(0);
         let v = cx.ir.zext(ty, v);
@@ -520,8 +523,12 @@ fn verify(cx: &mut Lift<'_>, kind: Sensitive, which: u32) {
     }
 }
 
-/// ARPL: raises the RPL of dst to that of src; ZF tells whether it did.
+/// ARPL: raises the RPL of dst to that of src; ZF tells whether it did. Selectors must name
+/// descriptors.
 fn arpl(cx: &mut Lift<'_>) {
+    if cx.mode.system.is_some_and(|s| !s.level.is_protected()) {
+        return cx.ud();
+    }
     let src = cx.read(1);
     let src = cx.ir.trunc(Type::I16, src);
     let place = match cx.place(0) {

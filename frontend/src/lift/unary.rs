@@ -28,7 +28,7 @@ pub fn atomic_update(
     let (again, done) = (cx.ir.new_block(), cx.ir.new_block());
     cx.ir.br(again, &[]);
     cx.ir.switch_to(again);
-    let old = cx.ir.load(ty, addr, AccessKind::Data);
+    let old = cx.ir.load(ty, addr, AccessKind::Update);
     let new = f(cx, old);
     let seen = cx.ir.cas(addr, old, new);
     let won = cx.ir.icmp(IntCc::Eq, seen, old);

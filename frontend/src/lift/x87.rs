@@ -5,7 +5,7 @@
 
 use super::Lift;
 use iced_x86::{CodeSize, EncodingKind, Instruction, Mnemonic, OpCodeTableKind, OpKind, Register};
-use metaphrase_ir::{Cond, FlagKind, Helper, IntCc, Type, X87Op};
+use metaphrase_ir::{Cond, FlagKind, Helper, IntCc, Type, Value, X87Op};
 
 /// Lifts the instruction if it is one of this family.
 pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
@@ -13,7 +13,7 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
         return false;
     };
     let a = if op.is_memory() && !op.wait {
-        cx.linear()
+        operand_address(cx, op)
     } else if let Some(cond) = move_condition(mnemonic) {
         let c = cx.ir.getcond(cond);
         let one = cx.ir.icmp_imm(IntCc::Ne, c, 0);
@@ -36,6 +36,27 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
         _ => {}
     }
     true
+}
+
+/// The linear address of the operand in memory.
+fn operand_address(cx: &mut Lift<'_>, op: X87Op) -> Value {
+    // FST and FSTP, FIST and FISTP, FNSTENV, FNSTCW, FNSAVE, FNSTSW, FBSTP.
+    let write = match (op.escape, op.modrm >> 3 & 7) {
+        (0 | 2 | 4 | 6, _) => false,
+        (1, reg) => matches!(reg, 2 | 3 | 6 | 7),
+        (3, reg) => matches!(reg, 1..=3 | 7),
+        (_, reg) => matches!(reg, 1..=3 | 6 | 7),
+    };
+    let size = cx.operand_size();
+    let align = match size {
+        2 | 4 | 8 => size,
+        10 => 8,
+        // Environments, by the operand size.
+        14 | 94 => 2,
+        _ => 4,
+    };
+    let ea = cx.effective_address();
+    cx.access_aligned(cx.insn.memory_segment(), ea, size, write, align)
 }
 
 /// What the helper must know of the instruction, if it is an x87 one.

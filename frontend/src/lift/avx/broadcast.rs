@@ -2,7 +2,7 @@
 
 use super::Lift;
 use iced_x86::Mnemonic;
-use metaphrase_ir::{AccessKind, Shape, Type, Value};
+use metaphrase_ir::{Shape, Type, Value};
 
 /// Lifts the instruction if it is one of this group.
 pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
@@ -53,8 +53,8 @@ fn broadcast(cx: &mut Lift<'_>, shape: Shape) {
 fn extract(cx: &mut Lift<'_>) {
     let v = cx.ymm(1)[cx.imm8(2) as usize & 1];
     if cx.is_mem(0) {
-        let addr = cx.linear();
-        cx.ir.store(addr, v, AccessKind::Data);
+        let addr = cx.linear_write();
+        cx.ir.store(addr, v, cx.operand_kind());
     } else {
         cx.set_xmm_zero_upper(0, v);
     }

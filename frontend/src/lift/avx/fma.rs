@@ -3,7 +3,7 @@
 use super::{Lift, each_half};
 use iced_x86::{CpuidFeature, Mnemonic};
 use metaphrase_ir::Shape::{F32x4, F64x2};
-use metaphrase_ir::{AccessKind, FmaOp, HalfOp, Helper, RmwOp, Shape, Type, Value};
+use metaphrase_ir::{FmaOp, HalfOp, Helper, RmwOp, Shape, Type, Value};
 
 /// Lifts the instruction if it is one of this group.
 pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
@@ -118,7 +118,7 @@ fn half(cx: &mut Lift<'_>, v: Value, to_half: bool, rounding: u8, deferred: bool
 fn to_half(cx: &mut Lift<'_>) -> bool {
     let wide = super::is_wide(cx);
     let address = cx.is_mem(0).then(|| {
-        let addr = cx.linear();
+        let addr = cx.linear_write();
         // A store that faults leaves no flags in MXCSR.
         let size: u64 = if wide { 16 } else { 8 };
         let last = cx.iconst(Type::I64, size - 1);
@@ -143,10 +143,10 @@ fn to_half(cx: &mut Lift<'_>) -> bool {
     };
     match address {
         None => cx.set_xmm_zero_upper(0, result),
-        Some(addr) if wide => cx.ir.store(addr, result, AccessKind::Data),
+        Some(addr) if wide => cx.ir.store(addr, result, cx.operand_kind()),
         Some(addr) => {
             let low = cx.ir.vget(Shape::I64x2, result, 0);
-            cx.ir.store(addr, low, AccessKind::Data);
+            cx.ir.store(addr, low, cx.operand_kind());
         }
     }
     true

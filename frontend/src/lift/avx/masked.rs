@@ -36,7 +36,9 @@ fn mask_move(cx: &mut Lift<'_>, quads: bool) {
         wide: data.is_ymm(),
         store,
     };
-    let addr = cx.linear();
+    // Elements that are not chosen are not accessed, wherever they are: no check of the whole.
+    let ea = cx.effective_address();
+    let addr = cx.add_segment(cx.insn.memory_segment(), ea);
     cx.ir.call(Helper::MaskMove, op.pack(), &[addr]);
 }
 

@@ -20,7 +20,7 @@ pub mod table;
 
 use super::{Lift, sse};
 use iced_x86::{EncodingKind, Mnemonic, OpCodeOperandKind, OpKind, Register};
-use metaphrase_ir::{AccessKind, IntCc, Reg, Type, Value};
+use metaphrase_ir::{IntCc, Reg, Type, Value};
 
 /// What the accessors of [`super::sse`] need to know while a VEX instruction is lifted.
 #[derive(Clone, Copy, Debug)]
@@ -133,7 +133,7 @@ fn load_halves(cx: &mut Lift<'_>, vex: &Vex) -> Option<[Value; 2]> {
     }
     if vex.widening == 0 && size == 16 {
         // The count of a shift.
-        let v = cx.ir.load(Type::V128, addr, AccessKind::Data);
+        let v = cx.ir.load(Type::V128, addr, cx.operand_kind());
         return Some([v, v]);
     }
     let part = size / 2;
@@ -171,9 +171,9 @@ impl Lift<'_> {
     /// The low `bytes` bytes at an address as a vector, zeros above.
     pub fn load_low(&mut self, addr: Value, bytes: u32) -> Value {
         if bytes == 16 {
-            return self.ir.load(Type::V128, addr, AccessKind::Data);
+            return self.ir.load(Type::V128, addr, self.operand_kind());
         }
-        let v = self.ir.load(Type::int(bytes), addr, AccessKind::Data);
+        let v = self.ir.load(Type::int(bytes), addr, self.operand_kind());
         let v = self.ir.zext(Type::I64, v);
         self.ir.vfromint(v)
     }

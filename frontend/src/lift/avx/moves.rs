@@ -2,7 +2,7 @@
 
 use super::Lift;
 use iced_x86::{Mnemonic, OpKind};
-use metaphrase_ir::{AccessKind, FlagKind, IntCc, Reg, RmwOp, Shape, Type, Value, flags};
+use metaphrase_ir::{FlagKind, IntCc, Reg, RmwOp, Shape, Type, Value, flags};
 
 /// Lifts the instruction if it is one of this group.
 pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
@@ -29,7 +29,7 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
 
 /// VMOVUPS and the like: 32 bytes to memory, all of them or none.
 fn store(cx: &mut Lift<'_>, aligned: bool) {
-    let addr = cx.linear();
+    let addr = cx.linear_write();
     if aligned {
         cx.check_aligned(addr, 32);
     } else {
@@ -38,8 +38,8 @@ fn store(cx: &mut Lift<'_>, aligned: bool) {
     let [low, high] = cx.ymm(1);
     let sixteen = cx.iconst(Type::I64, 16);
     let above = cx.ir.add(addr, sixteen);
-    cx.ir.store(addr, low, AccessKind::Data);
-    cx.ir.store(above, high, AccessKind::Data);
+    cx.ir.store(addr, low, cx.operand_kind());
+    cx.ir.store(above, high, cx.operand_kind());
 }
 
 /// Faults if 32 bytes lie on two pages of which one cannot be written.

@@ -2,7 +2,7 @@
 
 use super::Lift;
 use iced_x86::{Mnemonic, OpKind, Register};
-use metaphrase_ir::{AccessKind, Block, IntCc, RmwOp, Shape, Type, Value};
+use metaphrase_ir::{Block, IntCc, RmwOp, Shape, Type, Value};
 
 /// Lifts the instruction if it is this one.
 pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
@@ -23,7 +23,8 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
 /// most: touch the first byte, and the first one at a multiple of `size`, which is where another
 /// page would start, without a change.
 pub fn touch(cx: &mut Lift<'_>, size: u64) {
-    let addr = pointer(cx);
+    let ea = offset(cx);
+    let addr = cx.access_aligned(cx.insn.memory_segment(), ea, size as u32, true, 1);
     let last = cx.iconst(Type::I64, size - 1);
     let tiles = cx.iconst(Type::I64, !(size - 1));
     let end = cx.ir.add(addr, last);
@@ -35,7 +36,8 @@ pub fn touch(cx: &mut Lift<'_>, size: u64) {
 
 /// Stores the bytes of `data` whose bits are set in `chosen`.
 pub fn store_chosen(cx: &mut Lift<'_>, data: Value, chosen: Value) {
-    let addr = pointer(cx);
+    let ea = offset(cx);
+    let addr = cx.add_segment(cx.insn.memory_segment(), ea);
     let low = cx.ir.vget(Shape::I64x2, data, 0);
     let high = cx.ir.vget(Shape::I64x2, data, 1);
     let (bytes, done) = (cx.ir.new_block(), cx.ir.new_block());
@@ -46,16 +48,15 @@ pub fn store_chosen(cx: &mut Lift<'_>, data: Value, chosen: Value) {
     cx.ir.switch_to(done);
 }
 
-/// The linear address in DI, EDI or RDI.
-fn pointer(cx: &mut Lift<'_>) -> Value {
+/// The effective address in DI, EDI or RDI.
+fn offset(cx: &mut Lift<'_>) -> Value {
     let r = match cx.insn.op_kind(0) {
         OpKind::MemorySegDI => Register::DI,
         OpKind::MemorySegEDI => Register::EDI,
         _ => Register::RDI,
     };
     let v = cx.read_gpr(r);
-    let ea = cx.ir.zext(Type::I64, v);
-    cx.add_segment(cx.insn.memory_segment(), ea)
+    cx.ir.zext(Type::I64, v)
 }
 
 /// Fills `head`: a loop that stores the low byte of a 16-byte value where bit 0 of a mask is set,
@@ -75,7 +76,7 @@ fn store_bytes(cx: &mut Lift<'_>, head: Block, done: Block) {
 
     cx.ir.switch_to(store);
     let byte = cx.ir.trunc(Type::I8, low);
-    cx.ir.store(addr, byte, AccessKind::Data);
+    cx.ir.store(addr, byte, cx.operand_kind());
     cx.ir.br(next, &[]);
 
     cx.ir.switch_to(next);

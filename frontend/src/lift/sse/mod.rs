@@ -21,7 +21,7 @@ mod tests;
 use super::Lift;
 use crate::features::names_mmx;
 use iced_x86::{Mnemonic, Register};
-use metaphrase_ir::{AccessKind, Helper, Reg, Shape, SseForm, SseOp, Type, Value};
+use metaphrase_ir::{Helper, Reg, Shape, SseForm, SseOp, Type, Value};
 
 /// The groups of the family.
 const GROUPS: &[fn(&mut Lift<'_>, Mnemonic) -> bool] = &[
@@ -109,8 +109,8 @@ impl Lift<'_> {
 
     /// The linear address of the memory operand, checked for alignment if `aligned`; with VEX
     /// only if its name says so.
-    pub fn vector_address(&mut self, aligned: bool) -> Value {
-        let addr = self.linear();
+    pub fn vector_address(&mut self, aligned: bool, write: bool) -> Value {
+        let addr = self.linear_of(self.operand_size(), write);
         if self.vex.map_or(aligned, |vex| vex.aligned) {
             self.check_aligned(addr, 16);
         }
@@ -122,8 +122,8 @@ impl Lift<'_> {
         if let Some(v) = self.loaded_half() {
             return v;
         }
-        let addr = self.vector_address(aligned);
-        self.ir.load(Type::V128, addr, AccessKind::Data)
+        let addr = self.vector_address(aligned, false);
+        self.ir.load(Type::V128, addr, self.operand_kind())
     }
 
     /// The half of a VEX.256 memory operand that it is about.
@@ -154,7 +154,7 @@ impl Lift<'_> {
         if let Some(v) = self.loaded_half() {
             return v;
         }
-        let addr = self.linear();
+        let addr = self.linear_of(bytes, false);
         self.load_low(addr, bytes)
     }
 
@@ -171,8 +171,8 @@ impl Lift<'_> {
 
     /// The memory operand as a value of type `ty`.
     pub fn load_scalar(&mut self, ty: Type) -> Value {
-        let addr = self.linear();
-        self.ir.load(ty, addr, AccessKind::Data)
+        let addr = self.linear_of(ty.bytes(), false);
+        self.ir.load(ty, addr, self.operand_kind())
     }
 
     /// Replaces the low lane of operand `n`, an XMM register.

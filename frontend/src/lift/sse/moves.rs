@@ -2,7 +2,7 @@
 
 use super::Lift;
 use iced_x86::Mnemonic;
-use metaphrase_ir::{AccessKind, Shape, Type};
+use metaphrase_ir::{Shape, Type};
 
 /// Lifts the instruction if it is one of this group.
 pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
@@ -35,9 +35,9 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
 /// MOVAPS, MOVUPS and the like: all 16 bytes.
 fn whole(cx: &mut Lift<'_>, aligned: bool) {
     if cx.is_mem(0) {
-        let addr = cx.vector_address(aligned);
+        let addr = cx.vector_address(aligned, true);
         let v = cx.xmm(1);
-        cx.ir.store(addr, v, AccessKind::Data);
+        cx.ir.store(addr, v, cx.operand_kind());
         return;
     }
     let v = if cx.is_mem(1) {
@@ -51,9 +51,9 @@ fn whole(cx: &mut Lift<'_>, aligned: bool) {
 /// MOVSS, MOVSD: a load clears the upper lanes, a move between registers keeps them.
 fn scalar(cx: &mut Lift<'_>, shape: Shape) {
     if cx.is_mem(0) {
-        let addr = cx.linear();
+        let addr = cx.linear_write();
         let v = cx.scalar(1, shape);
-        cx.ir.store(addr, v, AccessKind::Data);
+        cx.ir.store(addr, v, cx.operand_kind());
         return;
     }
     let v = cx.scalar(1, shape);
@@ -97,10 +97,10 @@ fn movq(cx: &mut Lift<'_>) {
 /// MOVLPS, MOVHPS and the like: one half from or to memory.
 fn half(cx: &mut Lift<'_>, lane: u32) {
     if cx.is_mem(0) {
-        let addr = cx.linear();
+        let addr = cx.linear_write();
         let v = cx.xmm(1);
         let v = cx.ir.vget(Shape::I64x2, v, lane);
-        cx.ir.store(addr, v, AccessKind::Data);
+        cx.ir.store(addr, v, cx.operand_kind());
     } else {
         let v = cx.load_scalar(Type::I64);
         let old = cx.xmm(0);
@@ -128,10 +128,10 @@ fn mask(cx: &mut Lift<'_>, shape: Shape) {
 fn extract_word(cx: &mut Lift<'_>) {
     let lane = cx.imm8(2) & 7;
     if cx.is_mem(0) {
-        let addr = cx.linear();
+        let addr = cx.linear_write();
         let v = cx.xmm(1);
         let word = cx.ir.vget(Shape::I16x8, v, lane);
-        cx.ir.store(addr, word, AccessKind::Data);
+        cx.ir.store(addr, word, cx.operand_kind());
     } else {
         let v = cx.xmm(1);
         let word = cx.ir.vget(Shape::I16x8, v, lane);

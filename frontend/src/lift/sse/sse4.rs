@@ -249,8 +249,8 @@ fn extract(cx: &mut Lift<'_>, shape: Shape) {
     let v = cx.xmm(1);
     let v = cx.ir.vget(shape, v, lane);
     if cx.is_mem(0) {
-        let addr = cx.linear();
-        cx.ir.store(addr, v, metaphrase_ir::AccessKind::Data);
+        let addr = cx.linear_write();
+        cx.ir.store(addr, v, cx.operand_kind());
     } else {
         cx.set_gpr_zext(0, v);
     }

@@ -3,7 +3,7 @@
 use super::Lift;
 use crate::features::Features;
 use iced_x86::{Mnemonic, Register};
-use metaphrase_ir::{AccessKind, Helper, Type, XsaveOp};
+use metaphrase_ir::{Helper, Type, XsaveOp};
 
 /// Lifts the instruction if it is one of this group.
 pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
@@ -14,9 +14,9 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
             cx.ir.call(Helper::Ldmxcsr, 0, &[v]);
         }
         Stmxcsr => {
-            let addr = cx.linear();
+            let addr = cx.linear_write();
             let v = cx.ir.call(Helper::Stmxcsr, 0, &[]);
-            cx.ir.store(addr, v, AccessKind::Data);
+            cx.ir.store(addr, v, cx.operand_kind());
         }
         Fxsave => image(cx, Helper::Fxsave, 0),
         Fxsave64 => image(cx, Helper::Fxsave, 1),
@@ -42,7 +42,7 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
 
 /// FXSAVE, FXRSTOR: the image is aligned to 16 bytes; `rex_w` is 1 for the form with REX.W.
 fn image(cx: &mut Lift<'_>, helper: Helper, rex_w: u32) {
-    let addr = cx.vector_address(true);
+    let addr = cx.vector_address(true, helper == Helper::Fxsave);
     let descriptor = rex_w | u32::from(cx.mode.is_64()) << 1;
     cx.ir.call(helper, descriptor, &[addr]);
 }
