@@ -9,6 +9,8 @@
 //! Nothing is global: two machines in one process do not touch.
 
 mod clock;
+pub mod linux_boot;
+pub mod pc;
 #[cfg(test)]
 mod tests;
 

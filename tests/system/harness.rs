@@ -1,0 +1,134 @@
+//! Small guests for a whole system, written with the code assembler and run in every engine.
+
+use iced_x86::code_asm::CodeAssembler;
+use metaphrase_runtime::machine::Parts;
+use metaphrase_runtime::memory::PhysMemory;
+use metaphrase_runtime::{CpuModel, Engine, Machine, MachineStop, Options};
+
+/// Bytes of RAM from address 0 on that every guest has.
+pub const RAM: u64 = 16 << 20;
+
+/// Where code starts, unless a test says otherwise.
+pub const CODE: u64 = 0x8000;
+
+/// Guest instructions after which a guest counts as hanging.
+pub const BUDGET: u64 = 10_000_000;
+
+/// The engines and tiers that every guest runs in, with their names.
+pub fn engines() -> Vec<(&'static str, Options)> {
+    let jit = Options {
+        engine: Engine::Jit,
+        ..Options::default()
+    };
+    vec![
+        (
+            "interpreter",
+            Options {
+                engine: Engine::Interp,
+                ..Options::default()
+            },
+        ),
+        ("tier 1", jit.clone()),
+        (
+            "tier 2",
+            Options {
+                eager_regions: true,
+                ..jit
+            },
+        ),
+        (
+            "tiered",
+            Options {
+                warm_up: 0,
+                tier1_threshold: 3,
+                tier2_samples: 2,
+                slice: 1000,
+                ..Options::default()
+            },
+        ),
+    ]
+}
+
+/// Assembles code for `bits`, to run at `base`.
+pub fn assemble(bits: u32, base: u64, write: impl FnOnce(&mut CodeAssembler)) -> Vec<u8> {
+    let mut a = CodeAssembler::new(bits).expect("a code size");
+    write(&mut a);
+    a.assemble(base).expect("valid code")
+}
+
+/// A guest: pieces of memory, and where it starts.
+#[derive(Clone, Default)]
+pub struct Guest {
+    /// Bytes by physical address.
+    pub pieces: Vec<(u64, Vec<u8>)>,
+    /// CS and IP of the first instruction, in real mode.
+    pub start: (u16, u16),
+}
+
+impl Guest {
+    /// Real-mode code at [`CODE`], entered with CS 0.
+    pub fn real(code: Vec<u8>) -> Guest {
+        Guest {
+            pieces: vec![(CODE, code)],
+            start: (0, CODE as u16),
+        }
+    }
+
+    /// More memory.
+    pub fn with(mut self, at: u64, bytes: impl Into<Vec<u8>>) -> Guest {
+        self.pieces.push((at, bytes.into()));
+        self
+    }
+
+    /// A machine with the guest in it.
+    pub fn machine(&self, options: Options) -> Machine {
+        let mut memory = PhysMemory::new();
+        memory.add_ram(0, RAM).expect("RAM");
+        for (at, bytes) in &self.pieces {
+            memory.write_bytes(*at, bytes);
+        }
+        let parts = Parts::new(memory, CpuModel::max(), options);
+        let mut machine = Machine::new(parts).expect("a machine");
+        let s = machine.state_mut();
+        (s.seg_sel[1], s.seg_base[1]) = (self.start.0, u64::from(self.start.0) << 4);
+        s.rip = u64::from(self.start.1);
+        machine.touch();
+        machine
+    }
+
+    /// Runs in every engine to the first HLT with interrupts off, has `check` look at it, and
+    /// compares instruction count and digest between the engines.
+    pub fn run(&self, check: impl Fn(&Machine)) {
+        self.run_to(MachineStop::Halted, check);
+    }
+
+    /// The same, to another stop.
+    pub fn run_to(&self, end: MachineStop, check: impl Fn(&Machine)) {
+        let mut first = None;
+        for (name, options) in engines() {
+            let mut machine = self.machine(options);
+            let stop = machine.run(BUDGET).expect("the engine goes on");
+            let s = machine.state();
+            assert_eq!(
+                stop,
+                end,
+                "{name}: at {:x}:{:x} after {} instructions",
+                s.seg_sel[1],
+                s.rip,
+                machine.instructions()
+            );
+            eprintln!("{name}: {} instructions", machine.instructions());
+            check(&machine);
+            let outcome = (machine.instructions(), machine.digest());
+            let expected = *first.get_or_insert(outcome);
+            assert_eq!(outcome, expected, "{name} differs from the interpreter");
+        }
+    }
+}
+
+/// A 32-bit word of guest memory.
+pub fn word(machine: &Machine, at: u64) -> u32 {
+    let mut bytes = [0; 4];
+    machine.memory().read_bytes(at, &mut bytes);
+    u32::from_le_bytes(bytes)
+}

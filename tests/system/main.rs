@@ -1,0 +1,6 @@
+//! Guests of a whole system: modes, segments, paging, exceptions, sensitive instructions. Each
+//! runs in the interpreter and every compiled tier, which must agree on the state and on the
+//! number of instructions.
+
+mod harness;
+mod modes;
