@@ -14,6 +14,7 @@
 
 mod control;
 mod debug;
+mod descriptor;
 mod fast_call;
 mod fault;
 mod flags;
@@ -23,9 +24,12 @@ mod msr;
 mod paging;
 mod ports;
 pub mod segment;
+mod segment_info;
 mod smm;
 pub mod state;
 mod tables;
+#[cfg(test)]
+mod tests;
 mod transfer;
 
 use crate::env::Env;
@@ -35,7 +39,7 @@ use crate::memory::Paged;
 pub use fault::Fault;
 use metaphrase_devices::Bus;
 use metaphrase_ir::{SegmentAccess, SystemKind, SystemOp};
-pub use state::{Activity, Shadow, SystemState, attr, cr0, cr4, efer};
+pub use state::{Activity, Shadow, SystemSegment, SystemState, attr, cr0, cr4, efer};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a system instruction gives: its result, or the fault that it raises instead.
@@ -178,7 +182,7 @@ fn carry_out(cx: &Cx, op: SystemOp, a: u64, b: u64, next: u64) -> Outcome {
         SystemKind::LoadSegment => segment::load_segment,
         SystemKind::LoadFar => segment::load_far,
         SystemKind::PopSegment => segment::pop_segment,
-        SystemKind::SegmentInfo => segment::segment_info,
+        SystemKind::SegmentInfo => segment_info::segment_info,
         SystemKind::Swapgs => segment::swapgs,
         SystemKind::JmpFar => transfer::jmp_far,
         SystemKind::CallFar => transfer::call_far,

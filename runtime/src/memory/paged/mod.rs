@@ -133,22 +133,19 @@ impl Paged {
 
     /// Reads with the current level's rights.
     pub fn read<T: Scalar>(&self, linear: u64) -> Result<T, MemFault> {
-        let _ = linear;
-        Err(MemFault {
-            addr: linear,
-            write: false,
-            code: false,
-        })
+        let mut bytes = [0u8; 16];
+        self.phys.read_bytes(linear, &mut bytes[..size_of::<T>()]);
+        // SAFETY: a scalar has at most 16 bytes, and any bytes are one.
+        Ok(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
     }
 
     /// Writes with the current level's rights.
     pub fn write<T: Scalar>(&self, linear: u64, value: T) -> Result<(), MemFault> {
-        let _ = value;
-        Err(MemFault {
-            addr: linear,
-            write: true,
-            code: false,
-        })
+        let mut bytes = [0u8; 16];
+        // SAFETY: a scalar has at most 16 bytes.
+        unsafe { bytes.as_mut_ptr().cast::<T>().write_unaligned(value) };
+        self.phys.write_bytes(linear, &bytes[..size_of::<T>()]);
+        Ok(())
     }
 
     /// See [`super::GuestMemory::rmw`].
