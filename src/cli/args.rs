@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 const AFTER: &str = "\
 Exit codes: the guest's own status; else 0 success, 1 a difference or a wrong checksum, 2 bad usage, \
-125 metaphrase failed, 126 the program cannot be run, 127 there is no such program. A guest that \
+3 the guest's processor has shut down, 125 metaphrase failed, 126 the program cannot be run, 127 there is no such program. A guest that \
 dies by a signal ends metaphrase by that signal.";
 
 /// A dynamic binary translator for x86.
@@ -29,6 +29,8 @@ pub struct Cli {
 pub enum Command {
     /// Run a Linux program (x86-64 or i386).
     User(UserArgs),
+    /// Run a whole system: a Linux kernel image on a PC.
+    System(SystemArgs),
     /// Show what code becomes: disassembly, IR, CLIF, host code.
     Dump(DumpArgs),
     /// Run a Linux program in lock step, interpreter against compiled code.
@@ -378,6 +380,38 @@ pub struct DemoArgs {
     pub elf: Option<PathBuf>,
 }
 
+/// Arguments of `system`.
+#[derive(Debug, Args)]
+pub struct SystemArgs {
+    /// Engines and logs.
+    #[command(flatten)]
+    pub engine: EngineArgs,
+    /// The kernel: a bzImage (`-kernel`).
+    #[arg(long, value_name = "FILE")]
+    pub kernel: PathBuf,
+    /// The initial RAM disk (`-initrd`).
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
+    /// The kernel's command line (`-append`).
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        allow_hyphen_values = true
+    )]
+    pub append: String,
+    /// RAM in MiB (`-m`).
+    #[arg(short = 'm', long, value_name = "MIB", default_value_t = 128,
+          value_parser = clap::value_parser!(u64).range(2..=3072))]
+    pub memory: u64,
+    /// Stop after that many guest instructions.
+    #[arg(long, value_name = "N")]
+    pub budget: Option<u64>,
+    /// At the end, print the number of instructions and a hash of registers and RAM.
+    #[arg(long)]
+    pub digest: bool,
+}
+
 /// Arguments of `dump`.
 #[derive(Debug, Args)]
 pub struct DumpArgs {
@@ -421,13 +455,23 @@ fn pass_help() -> String {
 /// Rewrites QEMU's single-dash words to the long names that the parser knows; stops at the guest
 /// program's own arguments, which begin after the first word that is no option of ours.
 pub fn with_long_names(args: Vec<OsString>) -> Vec<OsString> {
-    const WORDS: [(&str, &str); 3] = [
+    const WORDS: [(&str, &str); 6] = [
+        ("-kernel", "--kernel"),
+        ("-initrd", "--initrd"),
+        ("-append", "--append"),
         ("-cpu", "--cpu"),
         ("-strace", "--strace"),
         ("-one-insn-per-tb", "--no-chain"),
     ];
     // Options whose value is the next word.
-    const VALUED: [&str; 21] = [
+    const VALUED: [&str; 28] = [
+        "-kernel",
+        "--kernel",
+        "-initrd",
+        "--initrd",
+        "-append",
+        "--append",
+        "-m",
         "-cpu",
         "--cpu",
         "--engine",

@@ -8,6 +8,7 @@ mod dump;
 mod logs;
 mod messages;
 mod report;
+mod system;
 mod user;
 mod verify;
 
@@ -24,6 +25,8 @@ pub mod exit {
     pub const DIFFERENT: i32 = 1;
     /// The command line makes no sense.
     pub const USAGE: i32 = 2;
+    /// The processor of a whole system has shut down: a triple fault.
+    pub const SHUTDOWN: i32 = 3;
     /// metaphrase itself failed: this host cannot run it, or it has a defect.
     pub const FAILED: i32 = 125;
     /// The program is there but cannot be run: no access, a directory, not an x86 ELF file, ….
@@ -77,6 +80,7 @@ pub fn main(args: Vec<OsString>) -> i32 {
     };
     let result = match cli.command {
         Command::Dump(args) => dump::run(args),
+        Command::System(args) => system::run(args),
         Command::User(args) => user::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Demo(args) => demo::run(args),
