@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bus;
+pub mod dma;
 pub mod keyboard;
 pub mod lines;
 pub mod pic;
@@ -19,6 +20,7 @@ pub mod rate;
 pub mod rtc;
 pub mod serial;
 pub mod shared;
+pub mod system_ports;
 #[cfg(test)]
 mod testing;
 
