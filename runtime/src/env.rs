@@ -87,6 +87,10 @@ impl Env {
     pub fn attach(&mut self, state: &mut CpuState) {
         state.mem_base = self.memory.base() as u64;
         state.mem_limit = self.memory.limit();
+        state.tlb = match self.memory.paged() {
+            Some(paged) => paged.table(),
+            None => std::ptr::null_mut(),
+        };
         state.env = std::ptr::from_mut(self).cast();
     }
 

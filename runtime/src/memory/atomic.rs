@@ -122,21 +122,29 @@ impl GuestMemory {
             return paged.cas128(addr, expected, new);
         }
         self.check(addr, 16, true)?;
-        let at = self.host(addr).cast::<u128>();
-        #[cfg(target_arch = "x86_64")]
-        if at.is_aligned() && std::arch::is_x86_feature_detected!("cmpxchg16b") {
-            // SAFETY: every byte is writable, the pointer is aligned, and the host has the
-            // instruction.
-            return Ok(unsafe { cas128_x86(at, expected, new) });
-        }
         // SAFETY: every byte is writable.
-        unsafe {
-            let old = at.read_unaligned();
-            if old == expected {
-                at.write_unaligned(new);
-            }
-            Ok(old)
+        Ok(unsafe { swap128(self.host(addr).cast(), expected, new) })
+    }
+}
+
+/// Compare and swap of 16 bytes, atomic if it is aligned and the host can; the old value.
+///
+/// # Safety
+/// `at` is valid for reads and writes.
+pub(super) unsafe fn swap128(at: *mut u128, expected: u128, new: u128) -> u128 {
+    #[cfg(target_arch = "x86_64")]
+    if at.is_aligned() && std::arch::is_x86_feature_detected!("cmpxchg16b") {
+        // SAFETY: the caller vouches for the pointer; it is aligned, and the host has the
+        // instruction.
+        return unsafe { cas128_x86(at, expected, new) };
+    }
+    // SAFETY: as above.
+    unsafe {
+        let old = at.read_unaligned();
+        if old == expected {
+            at.write_unaligned(new);
         }
+        old
     }
 }
 

@@ -136,7 +136,9 @@ impl Cx {
     pub fn changed(&self) {
         let s = self.state();
         s.sys.mode_changed = true;
-        self.paged().set_context(mode::paging_context(s));
+        let paged = self.paged();
+        paged.set_context(mode::paging_context(s));
+        s.tlb = paged.table();
     }
 }
 

@@ -1,17 +1,31 @@
 //! Guest memory of a full system: linear addresses through paging to physical memory.
 //!
 //! - `phys.rs`: what is at a physical address.
+//! - `walk.rs`: the guest's paging structures. `tlb.rs`: what walks have found.
+//! - `access.rs`: reads, writes and fetches; `device.rs`: those of devices.
+//! - `stats.rs`: counters.
 
+mod access;
+mod device;
 mod phys;
+mod stats;
+#[cfg(test)]
+mod tests;
+mod tlb;
+mod walk;
 
 pub use super::PAGE;
-use super::{MemFault, Scalar, Word};
-use crate::system::Fault;
-use metaphrase_ir::RmwOp;
-use std::cell::Cell;
+use crate::system::{Fault, cr0, cr4, efer};
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::time::Instant;
+use tlb::{Class, Found, Tlb};
+use walk::Walk;
 
 pub use phys::{CODE_GRAIN, PhysError, PhysMemory, Place};
+pub use stats::TlbStats;
+pub use tlb::{TLB_ENTRIES, TlbEntry};
+pub use walk::MAXPHYADDR;
 
 /// What an access wants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +59,9 @@ pub struct PagingContext {
     pub cr3: u64,
     /// CR4.
     pub cr4: u64,
+    /// The page-directory-pointer-table entries, which PAE paging loads with CR3 (SDM volume 3,
+    /// 4.4.1).
+    pub pdpte: [u64; 4],
     /// IA32_EFER.
     pub efer: u64,
     /// The current privilege level.
@@ -55,21 +72,34 @@ pub struct PagingContext {
     pub a20: bool,
 }
 
-/// The linear address space of one virtual CPU.
+/// The linear address space of one virtual CPU; only its thread uses it.
 #[derive(Debug)]
 pub struct Paged {
     phys: Arc<PhysMemory>,
     context: Cell<PagingContext>,
     generation: Cell<u64>,
+    tlb: Tlb,
+    /// Whose rights the current level has, and the table for it.
+    class: Cell<Class>,
+    table: Cell<*const TlbEntry>,
+    stats: RefCell<TlbStats>,
 }
 
 impl Paged {
     /// Paging off, over that memory.
     pub fn new(phys: Arc<PhysMemory>) -> Paged {
+        let tlb = Tlb::new();
         Paged {
             phys,
-            context: Cell::default(),
+            context: Cell::new(PagingContext {
+                a20: true,
+                ..PagingContext::default()
+            }),
             generation: Cell::default(),
+            class: Cell::new(Class::Supervisor),
+            table: Cell::new(tlb.table(Class::Supervisor)),
+            tlb,
+            stats: RefCell::default(),
         }
     }
 
@@ -83,12 +113,42 @@ impl Paged {
         self.context.get()
     }
 
-    /// Another context; drops what the change makes stale (SDM volume 3, 4.10.4.1).
+    /// The table of the soft TLB for the current level, which compiled code probes. To be asked
+    /// again after each [`Paged::set_context`].
+    pub fn table(&self) -> *mut std::ffi::c_void {
+        self.table.get().cast_mut().cast()
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> TlbStats {
+        *self.stats.borrow()
+    }
+
+    fn count(&self, f: impl FnOnce(&mut TlbStats)) {
+        f(&mut self.stats.borrow_mut());
+    }
+
+    /// Another context; drops what the change makes stale (SDM volume 3, 4.10.4.1). MOV to CR3
+    /// flushes even if it changes nothing: that takes [`Paged::flush`].
     pub fn set_context(&self, context: PagingContext) {
         let old = self.context.replace(context);
-        let mapping = |c: PagingContext| (c.cr0, c.cr3, c.cr4, c.efer, c.a20);
-        if mapping(old) != mapping(context) {
-            self.remapped();
+        let class = if context.cpl == 3 {
+            Class::User
+        } else if context.ac && context.cr4 & cr4::SMAP != 0 {
+            Class::SupervisorAc
+        } else {
+            Class::Supervisor
+        };
+        self.class.set(class);
+        self.table.set(self.tlb.table(class));
+        const CR0: u64 = cr0::PG | cr0::WP;
+        const CR4: u64 = cr4::PSE | cr4::PAE | cr4::PGE | cr4::PCIDE | cr4::SMEP | cr4::SMAP;
+        const EFER: u64 = efer::NXE | efer::LMA;
+        let rules = |c: PagingContext| (c.cr0 & CR0, c.cr4 & CR4, c.efer & EFER, c.a20);
+        if rules(old) != rules(context) {
+            self.flush(true);
+        } else if (old.cr3, old.pdpte) != (context.cr3, context.pdpte) {
+            self.flush(false);
         }
     }
 
@@ -104,105 +164,151 @@ impl Paged {
     }
 
     /// Drops the translations of the page that holds `linear`, global ones too (INVLPG).
-    pub fn flush_page(&self, _linear: u64) {
+    pub fn flush_page(&self, linear: u64) {
+        let large = self.tlb.flush_page(self.cut(linear));
+        self.count(|s| {
+            s.flushes_page += 1;
+            s.flushes_large += u64::from(large);
+        });
         self.remapped();
     }
 
-    /// Drops translations: all, or all that are not global.
-    pub fn flush(&self, _global: bool) {
+    /// Drops translations: all, or (`global` false) all that are not global.
+    pub fn flush(&self, global: bool) {
+        self.tlb.flush(global);
+        self.count(|s| {
+            if global {
+                s.flushes += 1;
+            } else {
+                s.flushes_non_global += 1;
+            }
+        });
         self.remapped();
-    }
-
-    /// The physical address, or the fault that the access gives. Sets accessed and dirty bits.
-    pub fn translate(&self, linear: u64, _access: Access, _rights: Rights) -> Result<u64, Fault> {
-        Ok(linear)
     }
 
     /// Notes that `len` bytes from physical address `addr` on, all on one page, were translated:
-    /// writes to them are to be seen from now on.
+    /// writes there are noticed from now on.
     pub fn note_code(&self, addr: u64, len: u64) {
-        self.phys.note_code(addr, len);
+        if self.phys.note_code(addr, len) {
+            self.tlb.forbid_writes(addr & !(PAGE - 1));
+        }
     }
 
-    /// Why a data access of the current instruction was refused at `linear`: the guest's fault, or
-    /// `None` if translated code was in the way of a write. `stack`: it went through SS.
-    pub fn fault_of(&self, linear: u64, write: bool, stack: bool) -> Option<Fault> {
-        let _ = (linear, write, stack);
-        None
+    /// Outside long mode linear addresses have 32 bits.
+    #[inline]
+    fn cut(&self, linear: u64) -> u64 {
+        if self.context.get().efer & efer::LMA != 0 {
+            linear
+        } else {
+            linear & 0xffff_ffff
+        }
     }
 
-    /// Reads with the current level's rights.
-    pub fn read<T: Scalar>(&self, linear: u64) -> Result<T, MemFault> {
-        let mut bytes = [0u8; 16];
-        self.phys.read_bytes(linear, &mut bytes[..size_of::<T>()]);
-        // SAFETY: a scalar has at most 16 bytes, and any bytes are one.
-        Ok(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+    #[inline]
+    fn class(&self) -> Class {
+        self.class.get()
     }
 
-    /// Writes with the current level's rights.
-    pub fn write<T: Scalar>(&self, linear: u64, value: T) -> Result<(), MemFault> {
-        let mut bytes = [0u8; 16];
-        // SAFETY: a scalar has at most 16 bytes.
-        unsafe { bytes.as_mut_ptr().cast::<T>().write_unaligned(value) };
-        self.phys.write_bytes(linear, &bytes[..size_of::<T>()]);
-        Ok(())
+    fn class_of(&self, rights: Rights) -> Class {
+        match rights {
+            Rights::Current => self.class(),
+            Rights::Supervisor => Class::Supervisor,
+            Rights::User => Class::User,
+        }
     }
 
-    /// See [`super::GuestMemory::rmw`].
-    pub fn rmw<T: Word>(&self, op: RmwOp, linear: u64, value: T) -> Result<T, MemFault> {
-        let old = self.read::<T>(linear)?;
-        self.write(linear, T::combine(op, old, value))?;
-        Ok(old)
+    /// The host address of an access, if the soft TLB has it.
+    #[inline(always)]
+    fn hit(&self, linear: u64, size: u64, write: bool) -> Option<*mut u8> {
+        let index = (linear / PAGE) as usize % TLB_ENTRIES;
+        // SAFETY: the table has that many entries and lives as long as `self`; nobody writes to it
+        // during the call.
+        let entry = unsafe { &*self.table.get().add(index) };
+        let last = linear.wrapping_add(size - 1) & !(PAGE - 1);
+        let tag = if write { entry.write } else { entry.read };
+        let host = linear.wrapping_add(entry.addend);
+        (tag == last).then(|| std::ptr::with_exposed_provenance_mut(host as usize))
     }
 
-    /// See [`super::GuestMemory::cas`].
-    pub fn cas<T: Word + PartialEq>(
-        &self,
-        linear: u64,
-        expected: T,
-        new: T,
-    ) -> Result<T, MemFault> {
-        let old = self.read::<T>(linear)?;
-        self.write(linear, if old == expected { new } else { old })?;
-        Ok(old)
+    /// Where a data access to one page goes: through the TLB, or by a walk that fills it.
+    fn resolve(&self, class: Class, linear: u64, access: Access) -> Result<(u64, Place), Fault> {
+        let page = linear & !(PAGE - 1);
+        let write = access == Access::Write;
+        let mut entry = self.tlb.entry(class, page);
+        if !entry.allows(page, write) {
+            entry = self.miss(class, linear, access)?;
+        } else if write && !self.phys.has_code(entry.phys() / PAGE) {
+            self.tlb.allow_writes(class, page);
+        }
+        Ok((entry.phys() | linear % PAGE, entry.place(page)))
     }
 
-    /// See [`super::GuestMemory::cas128`].
-    pub fn cas128(&self, linear: u64, expected: u128, new: u128) -> Result<u128, MemFault> {
-        let old = self.read::<u128>(linear)?;
-        self.write(linear, if old == expected { new } else { old })?;
-        Ok(old)
+    /// Fills an entry, or finds the fault.
+    fn miss(&self, class: Class, linear: u64, access: Access) -> Result<TlbEntry, Fault> {
+        const SAMPLE: u64 = 64;
+        let sampled = self.stats.borrow().misses % SAMPLE == 0;
+        let begun = sampled.then(Instant::now);
+        self.count(|s| s.misses += 1);
+        let outcome = self.walk(class, linear, access).map(|found| {
+            let place = self.phys.place(found.phys);
+            let code = self.phys.has_code(found.phys / PAGE);
+            let page = linear & !(PAGE - 1);
+            self.tlb.fill(class, page, found, place, code)
+        });
+        if let Some(begun) = begun {
+            let ns = begun.elapsed().as_nanos() as u64;
+            self.count(|s| s.miss_ns = s.miss_ns.wrapping_add(ns.wrapping_mul(SAMPLE)));
+        }
+        outcome
     }
 
-    /// Whether an access of `len` bytes is allowed, all of it.
-    pub fn check(&self, linear: u64, len: u64, write: bool) -> Result<(), MemFault> {
-        let _ = (linear, len, write);
-        Ok(())
+    fn walk(&self, class: Class, linear: u64, access: Access) -> Result<Found, Fault> {
+        let context = self.context.get();
+        let found = Walk {
+            phys: &self.phys,
+            context: &context,
+            linear,
+            access,
+            class,
+        }
+        .run();
+        self.count(|s| {
+            s.walks += u64::from(context.cr0 & cr0::PG != 0);
+            s.faults += u64::from(found.is_err());
+        });
+        found
     }
 
-    /// The host address of `len` bytes on one page, if that is plain memory that may be accessed
-    /// so with the current level's rights, and holds no translated code if it is to be written.
-    pub fn span(&self, linear: u64, len: u64, write: bool) -> Result<Option<*mut u8>, MemFault> {
-        let _ = (linear, len, write);
-        Ok(None)
+    /// The physical address, or the fault that the access gives. Sets accessed and dirty bits.
+    pub fn translate(&self, linear: u64, access: Access, rights: Rights) -> Result<u64, Fault> {
+        let linear = self.cut(linear);
+        let class = self.class_of(rights);
+        if access == Access::Fetch {
+            return self.fetch_address(linear, class == Class::User);
+        }
+        self.resolve(class, linear, access).map(|(phys, _)| phys)
     }
 
-    /// Reads with those rights; for helpers, which raise the fault.
-    pub fn read_as<T: Scalar>(&self, rights: Rights, linear: u64) -> Result<T, Fault> {
-        let _ = rights;
-        self.read(linear).map_err(|_| Fault::gp(0))
+    /// The physical address of code at `linear`, with the current level's rights.
+    #[inline]
+    pub fn translate_code(&self, linear: u64) -> Result<u64, Fault> {
+        self.fetch_address(linear, self.class() == Class::User)
     }
 
-    /// Writes with those rights; for helpers. Translated code in the way becomes dirty.
-    pub fn write_as<T: Scalar>(&self, rights: Rights, linear: u64, value: T) -> Result<(), Fault> {
-        let _ = rights;
-        self.write(linear, value).map_err(|_| Fault::gp(0))
+    #[inline]
+    fn fetch_address(&self, linear: u64, user: bool) -> Result<u64, Fault> {
+        match self.tlb.find_code(linear, user) {
+            Some(phys) => Ok(phys),
+            None => self.code_miss(linear, user),
+        }
     }
 
-    /// Fetches code bytes: as many as can be, up to the length of `out`. Fewer mean that the byte
-    /// behind them cannot be fetched.
-    pub fn fetch(&self, linear: u64, out: &mut [u8]) -> usize {
-        self.phys.read_bytes(linear, out);
-        out.len()
+    #[cold]
+    fn code_miss(&self, linear: u64, user: bool) -> Result<u64, Fault> {
+        self.count(|s| s.code_misses += 1);
+        let class = if user { Class::User } else { Class::Supervisor };
+        let found = self.walk(class, linear, Access::Fetch)?;
+        self.tlb.fill_code(linear, user, found);
+        Ok(found.phys | linear % PAGE)
     }
 }

@@ -3,8 +3,8 @@
 
 use metaphrase_devices::{Bus, Width};
 use rustix::mm::{MapFlags, ProtFlags};
-use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::PAGE;
@@ -39,11 +39,20 @@ pub enum PhysError {
 }
 
 /// A range of RAM or ROM.
-#[derive(Debug)]
 struct Range {
+    start: u64,
     len: u64,
     host: *mut u8,
     rom: bool,
+    /// By page: which of its 64 pieces hold translated code.
+    code: Box<[AtomicU64]>,
+}
+
+impl std::fmt::Debug for Range {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = if self.rom { "ROM" } else { "RAM" };
+        write!(f, "{kind} {:#x}+{:#x}", self.start, self.len)
+    }
 }
 
 impl Drop for Range {
@@ -53,7 +62,7 @@ impl Drop for Range {
     }
 }
 
-/// Bits of [`PhysMemory::code`]: a page in 64 pieces of that many bytes.
+/// Translated code is noted in pieces of that many bytes: 64 a page.
 pub const CODE_GRAIN: u64 = PAGE / 64;
 
 /// Where a page is.
@@ -71,13 +80,14 @@ pub enum Place {
 /// touched through raw pointers.
 #[derive(Debug, Default)]
 pub struct PhysMemory {
-    ranges: BTreeMap<u64, Range>,
+    /// By start.
+    ranges: Vec<Range>,
     /// Memory-mapped devices.
     mmio: Mutex<Bus>,
-    /// By page number: which of its 64 pieces hold translated code.
-    code: Mutex<BTreeMap<u64, u64>>,
     /// Pages whose translations must go because a device or a system access wrote to them.
     dirty: Mutex<Vec<u64>>,
+    /// Whether there are any.
+    any_dirty: AtomicBool,
 }
 
 // SAFETY: the ranges' pointers name mappings that live as long as the value and are only accessed
@@ -111,9 +121,10 @@ impl PhysMemory {
     pub fn add_rom(&mut self, start: u64, bytes: &[u8]) -> Result<(), PhysError> {
         let len = (bytes.len() as u64).next_multiple_of(PAGE);
         self.add(start, len, true)?;
-        let range = &self.ranges[&start];
-        // SAFETY: the mapping is at least that long, new, and not yet known to anybody.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), range.host, bytes.len()) };
+        if let Some((range, _)) = self.find(start) {
+            // SAFETY: the mapping is at least that long, new, and not yet known to anybody.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), range.host, bytes.len()) };
+        }
         Ok(())
     }
 
@@ -122,8 +133,9 @@ impl PhysMemory {
         let Some(last) = start.checked_add(len.wrapping_sub(1)).filter(|_| whole) else {
             return Err(PhysError::BadRange { start, len });
         };
-        if let Some((&at, other)) = self.ranges.range(..=last).next_back()
-            && at + (other.len - 1) >= start
+        let n = self.ranges.partition_point(|r| r.start <= last);
+        if let Some(other) = n.checked_sub(1).map(|n| &self.ranges[n])
+            && other.start + (other.len - 1) >= start
         {
             return Err(PhysError::Overlap { start, len });
         }
@@ -134,7 +146,16 @@ impl PhysMemory {
             unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), len as usize, prot, flags) };
         let host = host.map_err(|source| PhysError::Host { len, source })?;
         let host = host.cast();
-        self.ranges.insert(start, Range { len, host, rom });
+        // SAFETY: all zeros are a value of an atomic integer.
+        let code = unsafe { Box::new_zeroed_slice((len / PAGE) as usize).assume_init() };
+        let range = Range {
+            start,
+            len,
+            host,
+            rom,
+            code,
+        };
+        self.ranges.insert(n, range);
         Ok(())
     }
 
@@ -143,21 +164,34 @@ impl PhysMemory {
         lock(&self.mmio)
     }
 
+    /// The range that holds `addr`, and how far into it that is.
+    #[inline]
+    fn find(&self, addr: u64) -> Option<(&Range, u64)> {
+        let n = self.ranges.partition_point(|r| r.start <= addr);
+        let range = &self.ranges[n.checked_sub(1)?];
+        let offset = addr - range.start;
+        (offset < range.len).then_some((range, offset))
+    }
+
     /// Where the page that holds `addr` is.
+    #[inline]
     pub fn place(&self, addr: u64) -> Place {
-        let page = addr & !(PAGE - 1);
-        let Some((&start, range)) = self.ranges.range(..=page).next_back() else {
+        let Some((range, offset)) = self.find(addr) else {
             return Place::Io;
         };
-        if page - start >= range.len {
-            return Place::Io;
-        }
-        let host = range.host.wrapping_add((page - start) as usize);
+        let host = range.host.wrapping_add((offset & !(PAGE - 1)) as usize);
         if range.rom {
             Place::Rom(host)
         } else {
             Place::Ram(host)
         }
+    }
+
+    /// The code pieces of the page that holds `addr`; `None` where no memory is.
+    #[inline]
+    fn code(&self, addr: u64) -> Option<&AtomicU64> {
+        let (range, offset) = self.find(addr)?;
+        range.code.get((offset / PAGE) as usize)
     }
 
     /// Reads bytes of RAM and ROM; where neither is, all ones.
@@ -191,7 +225,7 @@ impl PhysMemory {
             let n = ((PAGE - offset) as usize).min(bytes.len() - done);
             if let Place::Ram(host) = self.place(at) {
                 if self.hits_code(at, n as u64) {
-                    lock(&self.dirty).push(at / PAGE);
+                    self.note_dirty(at);
                 }
                 let to = host.wrapping_add(offset as usize);
                 // SAFETY: `n` bytes of the page are left; `bytes` is not guest memory.
@@ -204,11 +238,11 @@ impl PhysMemory {
     /// Feeds all RAM to a hasher. Pages of zeros count as little more than their number.
     pub fn hash_ram(&self, hasher: &mut impl Hasher) {
         let mut bytes = [0; PAGE as usize];
-        for (&start, range) in self.ranges.iter().filter(|(_, r)| !r.rom) {
-            for at in (start..start + range.len).step_by(PAGE as usize) {
-                self.read_bytes(at, &mut bytes);
+        for range in self.ranges.iter().filter(|r| !r.rom) {
+            for at in (0..range.len).step_by(PAGE as usize) {
+                self.read_bytes(range.start + at, &mut bytes);
                 if bytes.iter().any(|&b| b != 0) {
-                    at.hash(hasher);
+                    (range.start + at).hash(hasher);
                     bytes.hash(hasher);
                 }
             }
@@ -225,37 +259,116 @@ impl PhysMemory {
         self.mmio().write(addr, width, value);
     }
 
-    /// Notes that `len` bytes from `addr` on, all on one page, were translated.
-    pub fn note_code(&self, addr: u64, len: u64) {
-        *lock(&self.code).entry(addr / PAGE).or_default() |= pieces(addr, len);
+    /// Notes that `len` bytes from `addr` on, all on one page, were translated. Whether they are
+    /// the first of the page: then every soft TLB must stop writing to it unseen. Nothing is noted
+    /// outside memory.
+    pub(super) fn note_code(&self, addr: u64, len: u64) -> bool {
+        let Some(code) = self.code(addr) else {
+            return false;
+        };
+        code.fetch_or(pieces(addr, len), Ordering::SeqCst) == 0
     }
 
     /// Whether any code of page number `page` was translated.
+    #[inline]
     pub fn has_code(&self, page: u64) -> bool {
-        lock(&self.code).contains_key(&page)
+        self.code(page.wrapping_mul(PAGE))
+            .is_some_and(|code| code.load(Ordering::Relaxed) != 0)
     }
 
     /// Whether any of `len` bytes from `addr` on, all on one page, lies in a piece that holds
     /// translated code.
+    #[inline]
     pub fn hits_code(&self, addr: u64, len: u64) -> bool {
-        let code = lock(&self.code);
-        let held = code.get(&(addr / PAGE)).copied().unwrap_or(0);
-        held & pieces(addr, len) != 0
+        self.code(addr)
+            .is_some_and(|code| code.load(Ordering::Relaxed) & pieces(addr, len) != 0)
     }
 
     /// Notes that the translations of page number `page` are gone.
     pub fn forget_code(&self, page: u64) {
-        lock(&self.code).remove(&page);
+        if let Some(code) = self.code(page.wrapping_mul(PAGE)) {
+            code.store(0, Ordering::SeqCst);
+        }
     }
 
     /// Notes that the translations of the page at `addr` must go.
     pub fn note_dirty(&self, addr: u64) {
         lock(&self.dirty).push(addr / PAGE);
+        self.any_dirty.store(true, Ordering::Release);
+    }
+
+    /// Whether [`PhysMemory::take_dirty`] would give any.
+    #[inline]
+    pub fn has_dirty(&self) -> bool {
+        self.any_dirty.load(Ordering::Acquire)
     }
 
     /// The numbers of the pages whose translations must go.
     pub fn take_dirty(&self) -> Vec<u64> {
+        if !self.any_dirty.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
         std::mem::take(&mut *lock(&self.dirty))
+    }
+}
+
+/// Entries of paging structures, which the processor reads whole and changes with
+/// compare-and-swap.
+impl PhysMemory {
+    /// The host address of an aligned entry, and whether it can be written.
+    #[inline]
+    fn entry(&self, addr: u64) -> Option<(*mut u8, bool)> {
+        let (range, offset) = self.find(addr)?;
+        Some((range.host.wrapping_add(offset as usize), !range.rom))
+    }
+
+    /// Reads a 32-bit entry; `addr` is aligned. All ones where no memory is.
+    #[inline]
+    pub(super) fn entry32(&self, addr: u64) -> u32 {
+        // SAFETY: inside a mapping, which is made of whole pages, and aligned.
+        self.entry(addr).map_or(u32::MAX, |(host, _)| unsafe {
+            AtomicU32::from_ptr(host.cast()).load(Ordering::Acquire)
+        })
+    }
+
+    /// Reads a 64-bit entry; `addr` is aligned. All ones where no memory is.
+    #[inline]
+    pub(super) fn entry64(&self, addr: u64) -> u64 {
+        // SAFETY: as in `entry32`.
+        self.entry(addr).map_or(u64::MAX, |(host, _)| unsafe {
+            AtomicU64::from_ptr(host.cast()).load(Ordering::Acquire)
+        })
+    }
+
+    /// Replaces a 32-bit entry. `false` if it is no longer `old`. A change of ROM or of nothing is
+    /// lost.
+    pub(super) fn swap32(&self, addr: u64, old: u32, new: u32) -> bool {
+        let Some((host, true)) = self.entry(addr) else {
+            return true;
+        };
+        // SAFETY: as in `entry32`, and writable.
+        let cell = unsafe { AtomicU32::from_ptr(host.cast()) };
+        let done = cell.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed);
+        self.entry_written(addr, 4, done.is_ok())
+    }
+
+    /// [`PhysMemory::swap32`] of 64 bits.
+    pub(super) fn swap64(&self, addr: u64, old: u64, new: u64) -> bool {
+        let Some((host, true)) = self.entry(addr) else {
+            return true;
+        };
+        // SAFETY: as in `entry32`, and writable.
+        let cell = unsafe { AtomicU64::from_ptr(host.cast()) };
+        let done = cell.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed);
+        self.entry_written(addr, 8, done.is_ok())
+    }
+
+    /// A paging structure may share its page with code that was translated.
+    fn entry_written(&self, addr: u64, len: u64, done: bool) -> bool {
+        if done && self.hits_code(addr, len) {
+            self.note_dirty(addr);
+        }
+        done
     }
 }
 

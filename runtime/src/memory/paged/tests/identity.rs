@@ -1,0 +1,169 @@
+//! Paging off: linear addresses are physical ones.
+
+use super::super::{Access, Paged, PagingContext, PhysMemory, Rights};
+use crate::memory::MemFault;
+use metaphrase_devices::{BusDevice, Width};
+use metaphrase_ir::RmwOp;
+use std::sync::{Arc, Mutex};
+
+/// Remembers the writes it gets; reads give the offset, in every byte counted up.
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<Vec<(u64, Width, u64)>>>);
+
+impl BusDevice for Recorder {
+    fn read(&mut self, offset: u64, width: Width) -> u64 {
+        let bytes: [u8; 8] = std::array::from_fn(|n| (offset as u8).wrapping_add(n as u8));
+        self.0.lock().unwrap().push((offset, width, 0));
+        u64::from_le_bytes(bytes) & width.ones()
+    }
+
+    fn write(&mut self, offset: u64, width: Width, value: u64) {
+        self.0.lock().unwrap().push((offset, width, value));
+    }
+}
+
+impl Recorder {
+    fn take(&self) -> Vec<(u64, Width, u64)> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+/// 64 KiB of RAM at 0, a device at 0x10000, ROM at 0x20000.
+fn memory() -> (Paged, Recorder) {
+    let mut phys = PhysMemory::new();
+    phys.add_ram(0, 0x10000).unwrap();
+    phys.add_rom(0x20000, &[0xaa, 0xbb, 0xcc, 0xdd]).unwrap();
+    let device = Recorder::default();
+    let attached = Box::new(device.clone());
+    phys.mmio()
+        .attach(0x10000, 0x1000, "recorder", attached)
+        .unwrap();
+    (Paged::new(Arc::new(phys)), device)
+}
+
+#[test]
+fn values_of_every_size_across_pages() {
+    let (m, _) = memory();
+    for at in [0x1000, 0x1fff, 0x1ffd, 0x1ff1, 0x2ff8] {
+        m.write(at, 0x1122_3344_5566_7788_99aa_bbcc_ddee_ff00u128)
+            .unwrap();
+        for _ in 0..2 {
+            assert_eq!(m.read::<u8>(at), Ok(0));
+            assert_eq!(m.read::<u16>(at), Ok(0xff00));
+            assert_eq!(m.read::<u32>(at + 1), Ok(0xccdd_eeff));
+            assert_eq!(m.read::<u64>(at + 8), Ok(0x1122_3344_5566_7788));
+        }
+        m.write::<u32>(at + 2, 0x0102_0304).unwrap();
+        assert_eq!(m.read::<u64>(at), Ok(0x99aa_0102_0304_ff00));
+    }
+}
+
+#[test]
+fn device_accesses_are_cut_into_aligned_parts() {
+    use Width::{Byte, Dword, Qword, Word};
+    let (m, device) = memory();
+    assert_eq!(m.read::<u32>(0x10004), Ok(0x0706_0504));
+    assert_eq!(device.take(), [(4, Dword, 0)]);
+    assert_eq!(m.read::<u32>(0x10001), Ok(0x0403_0201));
+    assert_eq!(device.take(), [(1, Byte, 0), (2, Word, 0), (4, Byte, 0)]);
+    m.write(0x10010, 0x1111_2222_3333_4444_5555_6666_7777_8888u128)
+        .unwrap();
+    let low = 0x5555_6666_7777_8888;
+    let high = 0x1111_2222_3333_4444;
+    assert_eq!(device.take(), [(0x10, Qword, low), (0x18, Qword, high)]);
+    // From RAM into the device.
+    m.write::<u32>(0xffff, 0x4433_2211).unwrap();
+    assert_eq!(m.read::<u8>(0xffff), Ok(0x11));
+    assert_eq!(device.take(), [(0, Word, 0x3322), (2, Byte, 0x44)]);
+    assert_eq!(m.rmw::<u16>(RmwOp::Or, 0x10008, 0x8000), Ok(0x0908));
+    assert_eq!(device.take(), [(8, Word, 0), (8, Word, 0x8908)]);
+    assert_eq!(m.cas::<u16>(0x10008, 1, 2), Ok(0x0908));
+    assert_eq!(device.take(), [(8, Word, 0), (8, Word, 0x0908)]);
+}
+
+#[test]
+fn rom_keeps_what_it_has_and_nothing_reads_ones() {
+    let (m, _) = memory();
+    m.write::<u32>(0x20000, 0).unwrap();
+    assert_eq!(m.read::<u32>(0x20000), Ok(0xddcc_bbaa));
+    m.write::<u64>(0x30000, 7).unwrap();
+    assert_eq!(m.read::<u64>(0x30000), Ok(u64::MAX));
+    assert_eq!(m.span(0x20000, 4, true), Ok(None));
+    assert!(m.span(0x20000, 4, false).unwrap().is_some());
+    assert_eq!(m.span(0x10000, 4, false), Ok(None));
+}
+
+#[test]
+fn locked_accesses_aligned_or_not() {
+    let (m, _) = memory();
+    for at in [0x1000, 0x1ffd, 0x2001] {
+        m.write::<u32>(at, 40).unwrap();
+        assert_eq!(m.rmw::<u32>(RmwOp::Add, at, 2), Ok(40));
+        assert_eq!(m.cas::<u32>(at, 41, 9), Ok(42));
+        assert_eq!(m.cas::<u32>(at, 42, 9), Ok(42));
+        assert_eq!(m.read::<u32>(at), Ok(9));
+    }
+    for at in [0x3000, 0x3ff8] {
+        m.write::<u128>(at, 5).unwrap();
+        assert_eq!(m.cas128(at, 5, 1 << 100), Ok(5));
+        assert_eq!(m.cas128(at, 5, 0), Ok(1 << 100));
+        assert_eq!(m.read::<u128>(at), Ok(1 << 100));
+    }
+}
+
+#[test]
+fn code_is_protected_to_the_piece() {
+    let (m, _) = memory();
+    // The write is in the TLB before the page becomes code.
+    m.write::<u32>(0x1000, 1).unwrap();
+    m.note_code(0x1040, 16);
+    let refused = |addr| {
+        Err(MemFault {
+            addr,
+            write: true,
+            code: true,
+        })
+    };
+    assert_eq!(m.write::<u32>(0x1040, 1), refused(0x1040));
+    assert_eq!(m.write::<u32>(0x103e, 1), refused(0x103e));
+    assert_eq!(m.fault_of(0x103e, true, false), None);
+    assert_eq!(m.write::<u32>(0x1080, 1), Ok(()));
+    assert_eq!(m.write::<u32>(0x1000, 2), Ok(()));
+    assert_eq!(m.write::<u64>(0xffc, 3), Ok(()));
+    assert_eq!(m.stats().writes_beside_code, 3);
+    assert_eq!(m.read::<u32>(0x1040), Ok(0));
+    assert_eq!(
+        m.rmw::<u32>(RmwOp::Add, 0x1040, 1),
+        refused(0x1040).map(|()| 0)
+    );
+    assert_eq!(m.check(0x1000, 0x200, true), refused(0x1000));
+    m.write_as::<u32>(Rights::Supervisor, 0x1044, 9).unwrap();
+    assert_eq!(m.phys().take_dirty(), [1]);
+    assert_eq!(m.phys().take_dirty(), []);
+    m.phys().forget_code(1);
+    assert_eq!(m.write::<u32>(0x1040, 1), Ok(()));
+    assert_eq!(m.stats().writes_beside_code, 3);
+}
+
+#[test]
+fn fetch_translate_and_a20() {
+    let (m, _) = memory();
+    m.write::<u32>(0x1ffe, 0x4433_2211).unwrap();
+    let mut bytes = [0; 4];
+    assert_eq!(m.fetch(0x1ffe, &mut bytes), 4);
+    assert_eq!(bytes, [0x11, 0x22, 0x33, 0x44]);
+    let read = |at| m.translate(at, Access::Read, Rights::Current);
+    assert_eq!(read(0x12_3456), Ok(0x12_3456));
+    assert_eq!(read(0x1_0012_3456), Ok(0x12_3456));
+    m.set_context(PagingContext::default());
+    assert_eq!(read(0x12_3456), Ok(0x2_3456));
+    assert_eq!(m.translate_code(0x12_3456), Ok(0x2_3456));
+    m.set_context(PagingContext {
+        a20: true,
+        ..PagingContext::default()
+    });
+    assert_eq!(read(0x12_3456), Ok(0x12_3456));
+    // The top of the 32-bit space runs into its bottom.
+    m.write::<u32>(0, 0xdead_beef).unwrap();
+    assert_eq!(m.read::<u32>(0xffff_fffe), Ok(0xbeef_ffff));
+}

@@ -1,0 +1,3 @@
+//! Tests of paged memory.
+
+mod identity;

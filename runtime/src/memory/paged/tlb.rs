@@ -1,0 +1,326 @@
+//! The soft TLB: what the latest walks have found, in the form that compiled code probes.
+//!
+//! A table is direct-mapped by the linear page number; there is one for each [`Class`] of rights,
+//! so that an entry says by itself what may be done. A tag is the linear address of the page if
+//! compiled code may access it so, that plus [`SLOW`] if the access is allowed but needs a helper
+//! (devices, writes to ROM and to pages with translated code), and [`NONE`] otherwise. Both latter
+//! never equal a page address, so a probe is one comparison: with the page of the access's *last*
+//! byte, so that one that runs into the next page fails too.
+//!
+//! An entry's page may be a part of a larger one of the guest's. The range that such entries lie
+//! in is kept, and INVLPG looks through them if its page is in there.
+
+use super::PAGE;
+use std::cell::Cell;
+
+/// Number of entries of a table; a power of two.
+pub const TLB_ENTRIES: usize = 1024;
+
+/// In a tag: allowed, but not for compiled code.
+const SLOW: u64 = 1;
+/// A tag that no page has, with and without [`SLOW`].
+const NONE: u64 = u64::MAX;
+
+/// Whose rights a table is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Class {
+    /// Level 3.
+    User,
+    /// A supervisor's; with SMAP, not for user pages.
+    Supervisor,
+    /// A supervisor's that may access user pages although SMAP is on: RFLAGS.AC is set.
+    SupervisorAc,
+}
+
+const CLASSES: [Class; 3] = [Class::User, Class::Supervisor, Class::SupervisorAc];
+
+/// An entry, as compiled code sees it.
+#[repr(C, align(32))]
+#[derive(Clone, Copy, Debug)]
+pub struct TlbEntry {
+    /// The tag for reads.
+    pub read: u64,
+    /// The tag for writes; only valid if the dirty bit is set in the guest's tables.
+    pub write: u64,
+    /// Host address minus linear address.
+    pub addend: u64,
+    /// Physical address of the page, and flags in the low bits.
+    phys: u64,
+}
+
+/// Flags of [`TlbEntry::phys`].
+mod flag {
+    /// Survives MOV to CR3.
+    pub const GLOBAL: u64 = 1;
+    /// Not memory.
+    pub const IO: u64 = 2;
+    /// Writes vanish.
+    pub const ROM: u64 = 4;
+    /// Where the logarithm of the guest's page size is, if more than 4 KiB; 5 bits.
+    pub const SHIFT: u32 = 4;
+}
+
+/// What there is to know about a page.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    /// Physical address of the 4 KiB page.
+    pub(super) phys: u64,
+    /// Writes are allowed too, and need no change of the guest's tables.
+    pub(super) writable: bool,
+    /// Survives MOV to CR3.
+    pub(super) global: bool,
+    /// Logarithm of the guest's page size.
+    pub(super) shift: u8,
+}
+
+impl Found {
+    fn flags(self) -> u64 {
+        let large = if self.shift > 12 { self.shift } else { 0 };
+        u64::from(self.global) * flag::GLOBAL | u64::from(large) << flag::SHIFT
+    }
+}
+
+/// Whether a page that is part of a larger one with those flags is flushed with `linear`.
+fn is_within(page: u64, flags: u64, linear: u64) -> bool {
+    let shift = (flags >> flag::SHIFT & 31) as u32;
+    shift != 0 && (page ^ linear) >> shift == 0
+}
+
+const EMPTY: TlbEntry = TlbEntry {
+    read: NONE,
+    write: NONE,
+    addend: 0,
+    phys: 0,
+};
+
+impl TlbEntry {
+    /// The physical page.
+    pub(super) fn phys(&self) -> u64 {
+        self.phys & !(PAGE - 1)
+    }
+
+    /// Where the page is.
+    pub(super) fn place(&self, page: u64) -> super::Place {
+        let host = self.addend.wrapping_add(page);
+        let host = std::ptr::with_exposed_provenance_mut(host as usize);
+        match self.phys & (flag::IO | flag::ROM) {
+            0 => super::Place::Ram(host),
+            flag::ROM => super::Place::Rom(host),
+            _ => super::Place::Io,
+        }
+    }
+
+    /// Whether the access to that page is allowed.
+    pub(super) fn allows(&self, page: u64, write: bool) -> bool {
+        let tag = if write { self.write } else { self.read };
+        tag & !SLOW == page
+    }
+}
+
+/// An entry of the TLB of code fetches.
+#[derive(Clone, Copy, Debug)]
+struct CodeEntry {
+    /// The linear page, bit 0 set for level 3; or [`NONE`].
+    tag: u64,
+    /// The physical page.
+    phys: u64,
+    /// As in [`TlbEntry::phys`].
+    flags: u64,
+}
+
+const CODE_ENTRIES: usize = 256;
+
+const NO_CODE: CodeEntry = CodeEntry {
+    tag: NONE,
+    phys: 0,
+    flags: 0,
+};
+
+/// All tables of a virtual CPU.
+#[derive(Debug)]
+pub(super) struct Tlb {
+    /// One table after the other.
+    entries: Box<[Cell<TlbEntry>]>,
+    /// A bit for each entry that may be in use, so that a flush costs what was filled.
+    used: Box<[Cell<u64>]>,
+    code: Box<[Cell<CodeEntry>]>,
+    /// The first and last linear address of larger pages that entries are parts of.
+    large: Cell<(u64, u64)>,
+}
+
+/// The place of a page in its table.
+#[inline(always)]
+fn index(linear: u64) -> usize {
+    (linear / PAGE) as usize % TLB_ENTRIES
+}
+
+const NO_LARGE: (u64, u64) = (u64::MAX, 0);
+
+impl Tlb {
+    pub(super) fn new() -> Tlb {
+        let total = CLASSES.len() * TLB_ENTRIES;
+        Tlb {
+            entries: vec![Cell::new(EMPTY); total].into_boxed_slice(),
+            used: vec![Cell::new(0); total / 64].into_boxed_slice(),
+            code: vec![Cell::new(NO_CODE); CODE_ENTRIES].into_boxed_slice(),
+            large: Cell::new(NO_LARGE),
+        }
+    }
+
+    /// The table for that class.
+    pub(super) fn table(&self, class: Class) -> *const TlbEntry {
+        self.entries[class as usize * TLB_ENTRIES..].as_ptr().cast()
+    }
+
+    fn at(&self, class: Class, linear: u64) -> usize {
+        class as usize * TLB_ENTRIES + index(linear)
+    }
+
+    /// The entry that would hold the page of `linear`.
+    #[inline]
+    pub(super) fn entry(&self, class: Class, linear: u64) -> TlbEntry {
+        self.entries[self.at(class, linear)].get()
+    }
+
+    /// Fills an entry. Where the page is, and whether translated code is on it, are the caller's
+    /// to find out.
+    pub(super) fn fill(
+        &self,
+        class: Class,
+        page: u64,
+        found: Found,
+        place: super::Place,
+        code: bool,
+    ) -> TlbEntry {
+        let (kind, host) = match place {
+            super::Place::Ram(host) => (0, host),
+            super::Place::Rom(host) => (flag::ROM, host),
+            super::Place::Io => (flag::IO, std::ptr::null_mut()),
+        };
+        let slow = |yes: bool| if yes { SLOW } else { 0 };
+        let entry = TlbEntry {
+            read: page | slow(kind == flag::IO),
+            write: match found.writable {
+                true => page | slow(kind != 0 || code),
+                false => NONE,
+            },
+            addend: (host.expose_provenance() as u64).wrapping_sub(page),
+            phys: found.phys | found.flags() | kind,
+        };
+        let at = self.at(class, page);
+        self.entries[at].set(entry);
+        let used = &self.used[at / 64];
+        used.set(used.get() | 1 << (at % 64));
+        self.note_large(page, found.shift);
+        entry
+    }
+
+    fn note_large(&self, page: u64, shift: u8) {
+        if shift > 12 {
+            let size = 1u64 << shift;
+            let (low, high) = self.large.get();
+            let first = page & !(size - 1);
+            self.large
+                .set((low.min(first), high.max(first | (size - 1))));
+        }
+    }
+
+    /// Lets compiled code write to the page of an entry again: no translated code is on it.
+    pub(super) fn allow_writes(&self, class: Class, page: u64) {
+        let cell = &self.entries[self.at(class, page)];
+        let entry = cell.get();
+        if entry.write == page | SLOW && entry.phys & (flag::IO | flag::ROM) == 0 {
+            cell.set(TlbEntry {
+                write: page,
+                ..entry
+            });
+        }
+    }
+
+    /// The physical address of code, if it is known.
+    #[inline(always)]
+    pub(super) fn find_code(&self, linear: u64, user: bool) -> Option<u64> {
+        let entry = self.code[(linear / PAGE) as usize % CODE_ENTRIES].get();
+        let tag = linear & !(PAGE - 1) | u64::from(user);
+        (entry.tag == tag).then_some(entry.phys | linear % PAGE)
+    }
+
+    /// Fills an entry for code.
+    pub(super) fn fill_code(&self, linear: u64, user: bool, found: Found) {
+        let page = linear & !(PAGE - 1);
+        self.code[(linear / PAGE) as usize % CODE_ENTRIES].set(CodeEntry {
+            tag: page | u64::from(user),
+            phys: found.phys,
+            flags: found.flags(),
+        });
+        self.note_large(page, found.shift);
+    }
+
+    /// Changes every entry in use; `None` empties it.
+    fn sweep(&self, change: impl Fn(TlbEntry) -> Option<TlbEntry>) {
+        for (n, used) in self.used.iter().enumerate() {
+            let (mut left, mut keep) = (used.get(), 0);
+            while left != 0 {
+                let bit = left.trailing_zeros();
+                left &= left - 1;
+                let cell = &self.entries[n * 64 + bit as usize];
+                let new = change(cell.get());
+                keep |= u64::from(new.is_some()) << bit;
+                cell.set(new.unwrap_or(EMPTY));
+            }
+            used.set(keep);
+        }
+    }
+
+    /// Empties everything, or all that is not global.
+    pub(super) fn flush(&self, global: bool) {
+        self.sweep(|e| (!global && e.phys & flag::GLOBAL != 0).then_some(e));
+        for cell in &self.code {
+            if global || cell.get().flags & flag::GLOBAL == 0 {
+                cell.set(NO_CODE);
+            }
+        }
+        if global {
+            self.large.set(NO_LARGE);
+        }
+    }
+
+    /// Drops the page of `linear`. Whether entries had to be looked through for parts of the same
+    /// larger page.
+    pub(super) fn flush_page(&self, linear: u64) -> bool {
+        let page = linear & !(PAGE - 1);
+        for class in CLASSES {
+            let cell = &self.entries[self.at(class, linear)];
+            if cell.get().read & !SLOW == page {
+                cell.set(EMPTY);
+            }
+        }
+        let code = &self.code[(linear / PAGE) as usize % CODE_ENTRIES];
+        if code.get().tag & !1 == page {
+            code.set(NO_CODE);
+        }
+        let (low, high) = self.large.get();
+        if !(low..=high).contains(&linear) {
+            return false;
+        }
+        self.sweep(|e| (!is_within(e.read & !SLOW, e.phys, linear)).then_some(e));
+        for cell in &self.code {
+            let e = cell.get();
+            if e.tag != NONE && is_within(e.tag & !1, e.flags, linear) {
+                cell.set(NO_CODE);
+            }
+        }
+        true
+    }
+
+    /// Compiled code may no longer write to that physical page.
+    pub(super) fn forbid_writes(&self, phys: u64) {
+        self.sweep(|e| {
+            let hit = e.phys() == phys && e.write != NONE;
+            Some(TlbEntry {
+                write: if hit { e.write | SLOW } else { e.write },
+                ..e
+            })
+        });
+    }
+}
