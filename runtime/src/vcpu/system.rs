@@ -240,7 +240,7 @@ impl Vcpu {
                 .env
                 .memory
                 .paged()
-                .map(|p| p.translate(at, Access::Read, Rights::Supervisor));
+                .map(|p| p.translate(at, Access::Read, Rights::Current));
             if let Some(Ok(phys)) = paged {
                 self.invalidate_page(phys / PAGE)?;
             }
