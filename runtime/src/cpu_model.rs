@@ -2,6 +2,7 @@
 //! the frontend, so only what is implemented and tested can be advertised.
 
 use crate::helpers::xsave;
+use crate::system::features::{SystemFeature, SystemFeatures};
 use metaphrase_frontend::{CpuidWord, Feature, Features};
 
 /// A CPU model: a name from the table, perhaps with features added or taken away.
@@ -11,6 +12,7 @@ pub struct CpuModel {
     /// Leaf 1 EAX: family, model, stepping.
     signature: u32,
     features: Features,
+    system: SystemFeatures,
 }
 
 /// Why text names no CPU model.
@@ -99,23 +101,46 @@ const V3: Features = V2
     .and(Features::LZCNT)
     .and(Features::MOVBE);
 
-const fn model(name: &'static str, signature: u32, features: Features) -> CpuModel {
+/// What a Pentium's system has.
+const PENTIUM_SYSTEM: SystemFeatures = SystemFeatures::VME
+    .and(SystemFeatures::DE)
+    .and(SystemFeatures::PSE)
+    .and(SystemFeatures::MSR)
+    .and(SystemFeatures::MCE);
+/// What a Pentium III's has, and every 64-bit CPU's.
+const PENTIUM3_SYSTEM: SystemFeatures = PENTIUM_SYSTEM
+    .and(SystemFeatures::PAE)
+    .and(SystemFeatures::MTRR)
+    .and(SystemFeatures::PGE)
+    .and(SystemFeatures::MCA)
+    .and(SystemFeatures::PAT)
+    .and(SystemFeatures::PSE36);
+/// Everything but MONITOR: a waiting virtual CPU is better served by HLT.
+const MAX_SYSTEM: SystemFeatures = SystemFeatures::MAX.without(SystemFeatures::MONITOR);
+
+const fn model(
+    name: &'static str,
+    signature: u32,
+    features: Features,
+    system: SystemFeatures,
+) -> CpuModel {
     CpuModel {
         name,
         signature,
         features,
+        system,
     }
 }
 
 /// Every model, each with more than the one before.
 const MODELS: &[CpuModel] = &[
-    model("486", 0x480, I486),
-    model("pentium", 0x52c, PENTIUM),
-    model("pentium3", 0x673, PENTIUM3),
-    model("x86-64-v1", 0x6f0, V1),
-    model("x86-64-v2", 0x6f0, V2),
-    model("x86-64-v3", 0x6f0, V3),
-    model("max", 0x6f0, Features::MAX),
+    model("486", 0x480, I486, SystemFeatures::NONE),
+    model("pentium", 0x52c, PENTIUM, PENTIUM_SYSTEM),
+    model("pentium3", 0x673, PENTIUM3, PENTIUM3_SYSTEM),
+    model("x86-64-v1", 0x6f0, V1, PENTIUM3_SYSTEM),
+    model("x86-64-v2", 0x6f0, V2, PENTIUM3_SYSTEM),
+    model("x86-64-v3", 0x6f0, V3, MAX_SYSTEM),
+    model("max", 0x6f0, Features::MAX, MAX_SYSTEM),
 ];
 
 /// The vendor string, twelve characters. Glibc reads the feature bits only of vendors that it
@@ -167,7 +192,17 @@ impl CpuModel {
             (_, Some(name)) => (name, false),
             _ => return Err(CpuModelError::Sign { text: text.into() }),
         };
-        let names = || Feature::ALL.iter().map(|f| f.name());
+        if let Some(&feature) = SystemFeature::ALL.iter().find(|f| f.name() == name) {
+            let set = SystemFeatures(1 << feature as u32);
+            self.system = if on {
+                self.system.and(set)
+            } else {
+                self.system.without(set)
+            };
+            return Ok(());
+        }
+        let system = SystemFeature::ALL.iter().map(|f| f.name());
+        let names = || Feature::ALL.iter().map(|f| f.name()).chain(system.clone());
         let Some(&feature) = Feature::ALL.iter().find(|f| f.name() == name) else {
             return Err(CpuModelError::UnknownFeature {
                 name: name.into(),
@@ -207,7 +242,29 @@ impl CpuModel {
         self.features
     }
 
-    /// EAX, EBX, ECX, EDX of a leaf; zeros for leaves that do not exist.
+    /// What the model offers to a whole system besides.
+    pub fn system_features(&self) -> SystemFeatures {
+        self.system
+    }
+
+    /// Leaf 1 EAX: family, model, stepping.
+    pub fn signature(&self) -> u32 {
+        self.signature
+    }
+
+    /// The width of a physical address (MAXPHYADDR) in a whole system.
+    pub fn physical_bits(&self) -> u32 {
+        if self.features.has(Features::LM) {
+            40
+        } else if self.system.has(SystemFeatures::PAE) {
+            36
+        } else {
+            32
+        }
+    }
+
+    /// EAX, EBX, ECX, EDX of a leaf, as a Linux program sees them; zeros for leaves that do not
+    /// exist.
     pub fn cpuid(&self, leaf: u32, sub: u32) -> [u32; 4] {
         let word = |bytes: &[u8], n: usize| {
             let at = |i: usize| u32::from(bytes.get(4 * n + i).copied().unwrap_or(0));

@@ -28,6 +28,16 @@ pub const UPPER: u64 = 576;
 /// XCOMP_BV: the image is compacted.
 const COMPACTED: u64 = 1 << 63;
 
+/// The components that are turned on: in a Linux program, all that the CPU model has.
+fn xcr0(cx: &Cx) -> u64 {
+    let env = cx.env();
+    if env.memory.paged().is_some() {
+        cx.state().sys.xcr0
+    } else {
+        env.cpu.xcr0()
+    }
+}
+
 /// The registers that the mode has.
 fn registers(op: XsaveOp) -> usize {
     if op.long { 16 } else { 8 }
@@ -57,7 +67,7 @@ pub fn xsave(cx: &Cx, descriptor: u32, [addr, mask, _]: [u64; 3]) -> u64 {
 
 fn write(cx: &Cx, op: XsaveOp, addr: u64, mask: u64) -> Result<(), MemFault> {
     let (m, s) = (&cx.env().memory, cx.state());
-    let wanted = mask & cx.env().cpu.xcr0();
+    let wanted = mask & xcr0(cx);
     let at = |offset: u64| addr.wrapping_add(offset);
     let size = if wanted & AVX != 0 {
         UPPER + 256
@@ -118,8 +128,8 @@ pub fn xrstor(cx: &Cx, descriptor: u32, [addr, mask, _]: [u64; 3]) -> u64 {
 
 fn read(cx: &Cx, op: XsaveOp, addr: u64, mask: u64) -> Result<(), MemFault> {
     let (m, s) = (&cx.env().memory, cx.state());
-    let xcr0 = cx.env().cpu.xcr0();
-    let wanted = mask & xcr0;
+    let enabled = xcr0(cx);
+    let wanted = mask & enabled;
     let at = |offset: u64| addr.wrapping_add(offset);
     m.check(addr, UPPER, false)?;
     let mut header = [0u64; 8];
@@ -131,11 +141,11 @@ fn read(cx: &Cx, op: XsaveOp, addr: u64, mask: u64) -> Result<(), MemFault> {
     let bad = if compacted {
         let offers = op.offers_compaction;
         !offers
-            || layout & !COMPACTED & !xcr0 != 0
+            || layout & !COMPACTED & !enabled != 0
             || present & !layout != 0
             || rest.iter().any(|&word| word != 0)
     } else {
-        present & !xcr0 != 0 || layout != 0 || rest[0] != 0
+        present & !enabled != 0 || layout != 0 || rest[0] != 0
     };
     if bad {
         cx.raise(GP, Some(0));
@@ -181,13 +191,13 @@ fn read(cx: &Cx, op: XsaveOp, addr: u64, mask: u64) -> Result<(), MemFault> {
 
 /// See [`metaphrase_ir::Helper::Xgetbv`].
 pub fn xgetbv(cx: &Cx, descriptor: u32, [number, ..]: [u64; 3]) -> u64 {
-    let xcr0 = cx.env().cpu.xcr0();
+    let enabled = xcr0(cx);
     match number as u32 {
-        0 => xcr0,
+        0 => enabled,
         // MXCSR counts too here (SDM volume 1, 13.6).
         1 if descriptor & 1 != 0 => {
             let sse = if mxcsr(cx) == 0x1f80 { 0 } else { SSE };
-            xcr0 & (in_use(cx, 16) | sse)
+            enabled & (in_use(cx, 16) | sse)
         }
         _ => {
             cx.raise(GP, Some(0));

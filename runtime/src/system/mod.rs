@@ -10,6 +10,7 @@
 //! - `state.rs`: the registers; `mode.rs`: what of them translated code depends on.
 //! - `segment.rs`, `transfer.rs`, `interrupt.rs`, `task.rs`, `fast_call.rs`, `smm.rs`: segments and
 //!   transfers of control.
+//! - `features.rs`, `rights.rs`: what of this the CPU model has, and what many instructions check.
 //! - `control.rs`, `debug.rs`, `msr.rs`, `tables.rs`, `flags.rs`, `paging.rs`, `ports.rs`: the rest.
 
 mod control;
@@ -17,12 +18,14 @@ mod debug;
 mod descriptor;
 mod fast_call;
 mod fault;
+pub mod features;
 mod flags;
 pub mod interrupt;
 pub mod mode;
 mod msr;
 mod paging;
 mod ports;
+mod rights;
 pub mod segment;
 mod segment_info;
 mod smm;
@@ -92,6 +95,13 @@ pub struct SystemEnv {
     ports: Mutex<Bus>,
     /// Guest time, for the devices.
     pub clock: Arc<GuestClock>,
+    /// Model-specific registers that do not exist read as zero and ignore writes, instead of
+    /// raising #GP.
+    pub ignore_msrs: bool,
+    /// The identifier of the CPU's local APIC, if the machine has one.
+    pub apic_id: Option<u8>,
+    /// The frequency of the time-stamp counter, if CPUID is to tell it.
+    pub tsc_hz: Option<u64>,
 }
 
 impl std::fmt::Debug for SystemEnv {
@@ -106,6 +116,9 @@ impl SystemEnv {
         SystemEnv {
             ports: Mutex::new(ports),
             clock,
+            ignore_msrs: false,
+            apic_id: None,
+            tsc_hz: None,
         }
     }
 

@@ -96,5 +96,6 @@ pub fn paging_context(s: &CpuState) -> PagingContext {
         cpl: s.sys.cpl,
         ac: s.sysflags & sysflags::AC != 0,
         a20: s.sys.a20,
+        pdpte: s.sys.pdpte,
     }
 }

@@ -172,6 +172,8 @@ pub struct SystemState {
     pub cr4: u64,
     /// CR8, the task priority (0 to 15).
     pub cr8: u64,
+    /// The page-directory-pointer-table entries of PAE paging (SDM volume 3, 4.4.1).
+    pub pdpte: [u64; 4],
     /// IA32_EFER.
     pub efer: u64,
     /// XCR0.
@@ -208,8 +210,13 @@ pub struct SystemState {
     pub mode_changed: bool,
     /// An interrupt may have become possible: the dispatcher leaves for the layer above.
     pub look: bool,
+    /// MONITOR has armed the hardware that MWAIT waits on; any event disarms it.
+    pub monitor_armed: bool,
     /// The base of SMRAM.
     pub smbase: u32,
+    /// DR6 bits of the debug trap that comes after the instruction that was just done: matched
+    /// I/O and data breakpoints.
+    pub pending_debug: u32,
 }
 
 /// Model-specific registers.
@@ -250,6 +257,10 @@ pub struct Msrs {
     pub mtrr_fixed: [u64; 11],
     /// Base and mask of the variable-range MTRRs.
     pub mtrr_variable: [[u64; 2]; 8],
+    /// IA32_MCG_STATUS.
+    pub mcg_status: u64,
+    /// CTL, STATUS, ADDR and MISC of the machine-check banks.
+    pub mc_banks: [[u64; 4]; 4],
 }
 
 impl SystemState {
@@ -275,6 +286,7 @@ impl SystemState {
             cr3: 0,
             cr4: 0,
             cr8: 0,
+            pdpte: [0; 4],
             efer: 0,
             xcr0: 1,
             seg_limit: [0xffff; 6],
@@ -287,6 +299,9 @@ impl SystemState {
             msr: Msrs {
                 pat: 0x0007_0406_0007_0406,
                 apic_base: 0xfee0_0900,
+                // Fast strings; the monitor hardware; branch trace and event sampling are
+                // unavailable.
+                misc_enable: 0x4_1801,
                 ..Msrs::default()
             },
             cpl: 0,
@@ -297,7 +312,9 @@ impl SystemState {
             a20: true,
             mode_changed: true,
             look: false,
+            monitor_armed: false,
             smbase: 0x30000,
+            pending_debug: 0,
         }
     }
 }

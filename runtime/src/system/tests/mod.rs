@@ -1,6 +1,8 @@
 //! Tests of system instructions through the function that carries them out, on a small machine
 //! whose tables lie in guest memory.
 
+mod bench;
+mod control;
 mod model;
 mod random;
 mod segments;
@@ -71,12 +73,17 @@ fn present(kind: u32, dpl: u32) -> u32 {
 impl Guest {
     /// In real mode, everything at power-up values.
     fn new() -> Guest {
+        Guest::with(CpuModel::max(), RAM, Bus::new())
+    }
+
+    /// The same with that CPU, that much memory and those ports.
+    fn with(cpu: CpuModel, ram: u64, ports: Bus) -> Guest {
         let mut phys = PhysMemory::new();
-        phys.add_ram(0, RAM).unwrap();
+        phys.add_ram(0, ram).unwrap();
         let memory = GuestMemory::system(Paged::new(Arc::new(phys)));
-        let mut env = Env::new(memory, CpuModel::max());
+        let mut env = Env::new(memory, cpu);
         env.system = Some(Box::new(SystemEnv::new(
-            Bus::new(),
+            ports,
             Arc::new(GuestClock::new(TimeMode::Deterministic)),
         )));
         let mut state = CpuState::new();
