@@ -91,7 +91,6 @@ pub fn paging_context(s: &CpuState) -> PagingContext {
         cr0: s.sys.cr0,
         cr3: s.sys.cr3,
         cr4: s.sys.cr4,
-        pdpte: [0; 4],
         efer: s.sys.efer,
         cpl: s.sys.cpl,
         ac: s.sysflags & sysflags::AC != 0,

@@ -70,9 +70,6 @@ pub struct PagingContext {
     pub ac: bool,
     /// A20 is open.
     pub a20: bool,
-    /// The page-directory-pointer-table entries of PAE paging, as the last load of CR3 or change
-    /// of mode read them (SDM volume 3, 4.4.1); they were checked then.
-    pub pdpte: [u64; 4],
 }
 
 /// The linear address space of one virtual CPU; only its thread uses it.
