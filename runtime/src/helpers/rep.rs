@@ -6,7 +6,7 @@
 //! instruction, as the SDM says, however many calls it took to get there.
 
 use super::Cx;
-use crate::memory::{GuestMemory, MemFault, PAGE};
+use crate::memory::{self, GuestMemory, MemFault, PAGE};
 use crate::state::CpuState;
 use metaphrase_ir::{CcOp, FlagKind, Reg, StringKind, StringOp, Type};
 
@@ -164,16 +164,26 @@ impl Run<'_> {
                 continue;
             }
             let bytes = bulk * self.size;
-            self.memory.check(from, bytes, false)?;
-            self.memory.check(to, bytes, true)?;
-            if to > from && to - from < bytes {
+            let source = self.memory.span(from, bytes, false)?;
+            let dest = self.memory.span(to, bytes, true)?;
+            let (Some(source), Some(dest)) = (source, dest) else {
+                // A device, or ROM.
+                self.write(to, self.read(from)?)?;
+                self.advance(1);
+                left -= 1;
+                continue;
+            };
+            // Compared where they really are: two linear pages may be one physical page.
+            let ahead = (dest as usize).wrapping_sub(source as usize);
+            if ahead != 0 && ahead < bytes as usize {
                 // Elements read what earlier ones wrote.
                 for n in 0..bulk {
                     let at = n * self.size;
                     self.write(to + at, self.read(from + at)?)?;
                 }
             } else {
-                self.memory.copy_checked(from, to, bytes);
+                // SAFETY: both spans are that long.
+                unsafe { std::ptr::copy(source, dest, bytes as usize) };
             }
             self.advance(bulk);
             left -= bulk;
@@ -192,9 +202,14 @@ impl Run<'_> {
                 left -= 1;
                 continue;
             }
-            self.memory.check(to, bulk * self.size, true)?;
-            self.memory
-                .fill_checked(to, self.size as usize, value, bulk);
+            let Some(dest) = self.memory.span(to, bulk * self.size, true)? else {
+                self.write(to, value)?;
+                self.advance(1);
+                left -= 1;
+                continue;
+            };
+            // SAFETY: the span is that long.
+            unsafe { memory::fill(dest, self.size as usize, value, bulk) };
             self.advance(bulk);
             left -= bulk;
         }

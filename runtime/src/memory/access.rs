@@ -187,30 +187,37 @@ impl GuestMemory {
     }
 }
 
-/// Bulk operations of string instructions, on ranges that were checked.
 impl GuestMemory {
-    /// Copies a range that [`GuestMemory::check`] has admitted for reading to one that it has
-    /// admitted for writing; they may overlap.
-    pub(crate) fn copy_checked(&self, from: u64, to: u64, len: u64) {
-        // SAFETY: both ranges were checked.
-        unsafe { std::ptr::copy(self.host(from), self.host(to), len as usize) };
+    /// The host address of `len` bytes that may be accessed so, for the bulk of a string
+    /// instruction; all on one page. `None`: they are to be accessed one by one.
+    pub(crate) fn span(
+        &self,
+        addr: u64,
+        len: u64,
+        write: bool,
+    ) -> Result<Option<*mut u8>, MemFault> {
+        if let Some(paged) = self.paged() {
+            return paged.span(addr, len, write);
+        }
+        self.check(addr, len, write)?;
+        Ok(Some(self.host(addr)))
     }
+}
 
-    /// Fills a range that [`GuestMemory::check`] has admitted for writing with `count` copies of
-    /// the low `size` bytes of `value`.
-    pub(crate) fn fill_checked(&self, to: u64, size: usize, value: u64, count: u64) {
-        let at = self.host(to);
-        let byte = value as u8;
-        // SAFETY: the range was checked.
-        unsafe {
-            if size == 1 {
-                std::ptr::write_bytes(at, byte, count as usize);
-                return;
-            }
-            let bytes = value.to_le_bytes();
-            for n in 0..count as usize {
-                std::ptr::copy_nonoverlapping(bytes.as_ptr(), at.add(n * size), size.min(8));
-            }
+/// Fills memory with `count` copies of the low `size` bytes of `value`.
+///
+/// # Safety
+/// [`GuestMemory::span`] has given `to` for that many bytes to be written.
+pub(crate) unsafe fn fill(to: *mut u8, size: usize, value: u64, count: u64) {
+    // SAFETY: the caller vouches for the range.
+    unsafe {
+        if size == 1 {
+            std::ptr::write_bytes(to, value as u8, count as usize);
+            return;
+        }
+        let bytes = value.to_le_bytes();
+        for n in 0..count as usize {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to.add(n * size), size.min(8));
         }
     }
 }

@@ -32,6 +32,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 pub use access::Scalar;
+pub(crate) use access::fill;
 pub use atomic::Word;
 pub use journal::SavedPage;
 pub use map::{FileMapping, MapError};

@@ -167,3 +167,56 @@ fn fetch_translate_and_a20() {
     m.write::<u32>(0, 0xdead_beef).unwrap();
     assert_eq!(m.read::<u32>(0xffff_fffe), Ok(0xbeef_ffff));
 }
+
+#[test]
+fn string_instructions_on_paged_memory() {
+    use crate::cpu_model::CpuModel;
+    use crate::env::Env;
+    use crate::helpers::TABLE;
+    use crate::memory::GuestMemory;
+    use crate::state::CpuState;
+    use metaphrase_ir::{Helper, Reg, StringKind, StringOp};
+
+    let (paged, device) = memory();
+    let model = CpuModel::max();
+    let mut env = Env::new(GuestMemory::system(paged), model);
+    let mut state = CpuState::new();
+    env.attach(&mut state);
+    let mut run = |kind, size, from: u64, to: u64, count: u64| {
+        let s = &mut *state;
+        s.gpr[0] = 0x0403_0201;
+        s.gpr[Reg::Rsi as usize] = from;
+        s.gpr[Reg::Rdi as usize] = to;
+        s.gpr[Reg::Rcx as usize] = count;
+        let op = StringOp {
+            kind,
+            size,
+            addr: 4,
+            repne: false,
+            long: false,
+        };
+        let address = TABLE.address(Helper::RepString);
+        // SAFETY: the table holds functions of that type; the state is attached.
+        unsafe {
+            let f: metaphrase_backend::HelperFn = std::mem::transmute(address);
+            f(std::ptr::from_mut(s).cast(), op.pack().into(), 0, 0, 0);
+        }
+        (s.gpr[Reg::Rcx as usize], s.gpr[Reg::Rdi as usize])
+    };
+    assert_eq!(run(StringKind::Stos, 4, 0, 0xf00, 0x200), (0, 0x1700));
+    assert_eq!(run(StringKind::Movs, 4, 0xf00, 0x2ffe, 0x200), (0, 0x37fe));
+    // A pattern that spreads, and one that moves down.
+    assert_eq!(run(StringKind::Movs, 1, 0xf00, 0xf03, 0x100), (0, 0x1003));
+    assert_eq!(run(StringKind::Movs, 2, 0x3000, 0x2ffe, 8), (0, 0x300e));
+    // To and from a device, into ROM.
+    assert_eq!(run(StringKind::Stos, 2, 0, 0x10000, 3), (0, 0x10006));
+    assert_eq!(device.take().len(), 3);
+    assert_eq!(run(StringKind::Movs, 1, 0x10008, 0x4000, 4), (0, 0x4004));
+    assert_eq!(run(StringKind::Movs, 1, 0xf00, 0x20000, 4), (0, 0x20004));
+    let m = &env.memory;
+    assert_eq!(m.read::<u32>(0x37fa), Ok(0x0403_0201));
+    assert_eq!(m.read::<u32>(0xf03), Ok(0x0103_0201));
+    assert_eq!(m.read::<u32>(0x2ffe), Ok(0x0201_0403));
+    assert_eq!(m.read::<u32>(0x4000), Ok(0x0b0a_0908));
+    assert_eq!(m.read::<u32>(0x20000), Ok(0xddcc_bbaa));
+}
