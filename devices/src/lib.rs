@@ -10,10 +10,12 @@
 
 #![forbid(unsafe_code)]
 
+pub mod acpi_pm;
 pub mod bus;
 pub mod dma;
 pub mod keyboard;
 pub mod lines;
+pub mod pci;
 pub mod pic;
 pub mod pit;
 pub mod rate;
