@@ -218,6 +218,12 @@ pub struct StringOp {
     pub repne: bool,
     /// 64-bit code: ES has base 0, and linear addresses do not wrap at 2^32.
     pub long: bool,
+    /// The source's segment, in encoding order.
+    pub segment: u32,
+    /// Accesses must be checked against the segments first.
+    pub checked: bool,
+    /// Unaligned accesses raise #AC.
+    pub aligned: bool,
 }
 
 /// A string instruction that takes a REP prefix (without INS and OUTS).
@@ -244,6 +250,9 @@ impl StringOp {
             | self.addr << 16
             | (self.repne as u32) << 24
             | (self.long as u32) << 25
+            | (self.segment & 7) << 26
+            | (self.checked as u32) << 29
+            | (self.aligned as u32) << 30
     }
 
     /// Unpacks a descriptor; unknown kinds read as SCAS.
@@ -261,6 +270,9 @@ impl StringOp {
             addr: word >> 16 & 0xff,
             repne: word >> 24 & 1 != 0,
             long: word >> 25 & 1 != 0,
+            segment: word >> 26 & 7,
+            checked: word >> 29 & 1 != 0,
+            aligned: word >> 30 & 1 != 0,
         }
     }
 }

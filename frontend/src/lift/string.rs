@@ -27,12 +27,25 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
             return true;
         }
     };
+    let source = cx.insn.memory_segment();
+    let checked = match kind {
+        StringKind::Lods => cx.is_checked(source, false),
+        StringKind::Movs => cx.is_checked(source, false) || cx.is_checked(Register::ES, true),
+        StringKind::Cmps => cx.is_checked(source, false) || cx.is_checked(Register::ES, false),
+        StringKind::Stos | StringKind::Scas => cx.is_checked(Register::ES, true),
+    };
     let op = StringOp {
         kind,
         size: element(cx).bytes(),
         addr: address_type(cx).bytes(),
         repne: cx.insn.has_repne_prefix(),
         long: cx.mode.is_64(),
+        segment: match kind {
+            StringKind::Stos | StringKind::Scas => 0,
+            _ => source.number() as u32,
+        },
+        checked,
+        aligned: cx.mode.system.is_some_and(|system| system.align),
     };
     if cx.insn.has_rep_prefix() || cx.insn.has_repne_prefix() {
         repeated(cx, op);
@@ -80,11 +93,33 @@ fn accumulator(ty: Type) -> Register {
     }
 }
 
-/// The linear address that `register` (RSI or RDI) points to in `segment`.
-fn pointer(cx: &mut Lift<'_>, op: StringOp, register: Register, segment: Register) -> Value {
+/// The effective address in `register` (RSI or RDI).
+fn pointer(cx: &mut Lift<'_>, op: StringOp, register: Register) -> Value {
     let v = cx.read_gpr(at_size(Type::int(op.addr), register));
-    let ea = cx.ir.zext(Type::I64, v);
-    cx.add_segment(segment, ea)
+    cx.ir.zext(Type::I64, v)
+}
+
+/// The element of the source.
+fn load_source(cx: &mut Lift<'_>, op: StringOp) -> Value {
+    let segment = cx.insn.memory_segment();
+    let ea = pointer(cx, op, Register::RSI);
+    let addr = cx.access(segment, ea, op.size, false);
+    let kind = cx.kind_of(segment);
+    cx.ir.load(Type::int(op.size), addr, kind)
+}
+
+/// The element of the destination.
+fn load_dest(cx: &mut Lift<'_>, op: StringOp) -> Value {
+    let ea = pointer(cx, op, Register::RDI);
+    let addr = cx.access(Register::ES, ea, op.size, false);
+    cx.ir.load(Type::int(op.size), addr, AccessKind::Data)
+}
+
+/// Writes the element of the destination.
+fn store_dest(cx: &mut Lift<'_>, op: StringOp, v: Value) {
+    let ea = pointer(cx, op, Register::RDI);
+    let addr = cx.access(Register::ES, ea, op.size, true);
+    cx.ir.store(addr, v, AccessKind::Data);
 }
 
 /// Moves RSI or RDI by one element in the direction that DF gives.
@@ -104,41 +139,33 @@ fn advance(cx: &mut Lift<'_>, op: StringOp, register: Register) {
 fn once(cx: &mut Lift<'_>, op: StringOp) {
     let ty = Type::int(op.size);
     let (source, dest) = (Register::RSI, Register::RDI);
-    let segment = cx.insn.memory_segment();
     match op.kind {
         StringKind::Movs => {
-            let from = pointer(cx, op, source, segment);
-            let v = cx.ir.load(ty, from, AccessKind::Data);
-            let to = pointer(cx, op, dest, Register::ES);
-            cx.ir.store(to, v, AccessKind::Data);
+            let v = load_source(cx, op);
+            store_dest(cx, op, v);
             advance(cx, op, source);
             advance(cx, op, dest);
         }
         StringKind::Stos => {
             let v = cx.read_gpr(accumulator(ty));
-            let to = pointer(cx, op, dest, Register::ES);
-            cx.ir.store(to, v, AccessKind::Data);
+            store_dest(cx, op, v);
             advance(cx, op, dest);
         }
         StringKind::Lods => {
-            let from = pointer(cx, op, source, segment);
-            let v = cx.ir.load(ty, from, AccessKind::Data);
+            let v = load_source(cx, op);
             cx.write_gpr(accumulator(ty), v);
             advance(cx, op, source);
         }
         StringKind::Cmps => {
-            let from = pointer(cx, op, source, segment);
-            let a = cx.ir.load(ty, from, AccessKind::Data);
-            let to = pointer(cx, op, dest, Register::ES);
-            let b = cx.ir.load(ty, to, AccessKind::Data);
+            let a = load_source(cx, op);
+            let b = load_dest(cx, op);
             advance(cx, op, source);
             advance(cx, op, dest);
             cx.ir.setflags(FlagKind::Sub, &[a, b]);
         }
         StringKind::Scas => {
             let a = cx.read_gpr(accumulator(ty));
-            let to = pointer(cx, op, dest, Register::ES);
-            let b = cx.ir.load(ty, to, AccessKind::Data);
+            let b = load_dest(cx, op);
             advance(cx, op, dest);
             cx.ir.setflags(FlagKind::Sub, &[a, b]);
         }

@@ -8,13 +8,37 @@
 use super::Cx;
 use crate::memory::{self, GuestMemory, MemFault, PAGE};
 use crate::state::CpuState;
-use metaphrase_ir::{CcOp, FlagKind, Reg, StringKind, StringOp, Type};
+use crate::system::{Fault, segment_allows};
+use metaphrase_ir::{CcOp, FlagKind, Reg, SegmentAccess, StringKind, StringOp, Type, sysflags};
 
 /// Elements in one call.
 const BUDGET: u64 = 16384;
+/// The #AC vector.
+const AC: u8 = 17;
+
+/// Why an element could not be accessed.
+enum Refused {
+    /// By paging.
+    Memory(MemFault),
+    /// By its segment, or for its alignment.
+    Fault(Fault),
+}
+
+impl From<MemFault> for Refused {
+    fn from(fault: MemFault) -> Refused {
+        Refused::Memory(fault)
+    }
+}
+
+impl From<Fault> for Refused {
+    fn from(fault: Fault) -> Refused {
+        Refused::Fault(fault)
+    }
+}
 
 /// Where a run stands; offsets and count are cut to the address size.
 struct Run<'m> {
+    cx: &'m Cx,
     memory: &'m GuestMemory,
     op: StringOp,
     size: u64,
@@ -27,6 +51,8 @@ struct Run<'m> {
     dest_base: u64,
     /// What the offsets advance by.
     step: u64,
+    /// How many elements this call does at most.
+    budget: u64,
 }
 
 /// What a comparison ended with.
@@ -43,7 +69,10 @@ pub(super) fn rep_string(cx: &Cx, descriptor: u32, [base, _, _]: [u64; 3]) -> u6
     let size = u64::from(op.size);
     let s = cx.state();
     let start = s.gpr[Reg::Rcx as usize] & mask;
+    // A trap comes after each iteration (SDM volume 3, 17.3.1.4).
+    let traced = s.sysflags & sysflags::TF != 0 && cx.env().memory.paged().is_some();
     let mut run = Run {
+        cx,
         memory: &cx.env().memory,
         op,
         size,
@@ -54,6 +83,7 @@ pub(super) fn rep_string(cx: &Cx, descriptor: u32, [base, _, _]: [u64; 3]) -> u6
         source_base: base,
         dest_base: if op.long { 0 } else { s.seg_base[0] },
         step: (s.df as u64).wrapping_mul(size),
+        budget: if traced { 1 } else { BUDGET },
     };
     if start == 0 || !matches!(size, 1 | 2 | 4 | 8) {
         return 0;
@@ -75,8 +105,12 @@ pub(super) fn rep_string(cx: &Cx, descriptor: u32, [base, _, _]: [u64; 3]) -> u6
         set_cut(s, Reg::Rcx, op.addr, run.count);
     }
     match outcome {
-        Err(fault) => {
+        Err(Refused::Memory(fault)) => {
             cx.fault(fault);
+            0
+        }
+        Err(Refused::Fault(fault)) => {
+            cx.raise(fault.vector, fault.error);
             0
         }
         Ok(Some((a, b))) => {
@@ -131,6 +165,54 @@ impl Run<'_> {
         }
     }
 
+    /// Whether segment and alignment allow `len` bytes at the source or the destination.
+    #[inline(always)]
+    fn allow(&self, source: bool, len: u64, write: bool) -> Result<(), Fault> {
+        if self.op.checked || self.op.aligned {
+            return self.check(source, len, write);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn check(&self, source: bool, len: u64, write: bool) -> Result<(), Fault> {
+        let (segment, offset, linear) = if source {
+            (self.op.segment as u8, self.source, self.source_linear())
+        } else {
+            (0, self.dest, self.dest_linear())
+        };
+        if self.op.checked {
+            let access = SegmentAccess {
+                segment,
+                size: len as u16,
+                write,
+            };
+            segment_allows(self.cx, access, offset)?;
+        }
+        if self.op.aligned && linear % self.size != 0 {
+            return Err(Fault::coded(AC, 0));
+        }
+        Ok(())
+    }
+
+    /// The element of the source.
+    fn load_source(&self) -> Result<u64, Refused> {
+        self.allow(true, self.size, false)?;
+        Ok(self.read(self.source_linear())?)
+    }
+
+    /// The element of the destination.
+    fn load_dest(&self) -> Result<u64, Refused> {
+        self.allow(false, self.size, false)?;
+        Ok(self.read(self.dest_linear())?)
+    }
+
+    /// Writes the element of the destination.
+    fn store_dest(&self, value: u64) -> Result<(), Refused> {
+        self.allow(false, self.size, true)?;
+        Ok(self.write(self.dest_linear(), value)?)
+    }
+
     /// Goes `n` elements on.
     fn advance(&mut self, n: u64) {
         let by = self.step.wrapping_mul(n);
@@ -149,21 +231,25 @@ impl Run<'_> {
         page.min(wrap) / self.size
     }
 
-    fn movs(&mut self) -> Result<Compared, MemFault> {
-        let mut left = self.count.min(BUDGET);
+    fn movs(&mut self) -> Result<Compared, Refused> {
+        let mut left = self.count.min(self.budget);
         while left > 0 {
             let (from, to) = (self.source_linear(), self.dest_linear());
             let bulk = self
                 .room(from, self.source)
                 .min(self.room(to, self.dest))
                 .min(left);
-            if bulk < 2 {
-                self.write(to, self.read(from)?)?;
+            let bytes = bulk * self.size;
+            if bulk < 2
+                || self.allow(true, bytes, false).is_err()
+                || self.allow(false, bytes, true).is_err()
+            {
+                let value = self.load_source()?;
+                self.store_dest(value)?;
                 self.advance(1);
                 left -= 1;
                 continue;
             }
-            let bytes = bulk * self.size;
             let source = self.memory.span(from, bytes, false)?;
             let dest = self.memory.span(to, bytes, true)?;
             let (Some(source), Some(dest)) = (source, dest) else {
@@ -191,13 +277,13 @@ impl Run<'_> {
         Ok(None)
     }
 
-    fn stos(&mut self, value: u64) -> Result<Compared, MemFault> {
-        let mut left = self.count.min(BUDGET);
+    fn stos(&mut self, value: u64) -> Result<Compared, Refused> {
+        let mut left = self.count.min(self.budget);
         while left > 0 {
             let to = self.dest_linear();
             let bulk = self.room(to, self.dest).min(left);
-            if bulk < 2 {
-                self.write(to, value)?;
+            if bulk < 2 || self.allow(false, bulk * self.size, true).is_err() {
+                self.store_dest(value)?;
                 self.advance(1);
                 left -= 1;
                 continue;
@@ -216,9 +302,9 @@ impl Run<'_> {
         Ok(None)
     }
 
-    fn lods(&mut self, rax: &mut u64) -> Result<Compared, MemFault> {
-        for _ in 0..self.count.min(BUDGET) {
-            let value = self.read(self.source_linear())?;
+    fn lods(&mut self, rax: &mut u64) -> Result<Compared, Refused> {
+        for _ in 0..self.count.min(self.budget) {
+            let value = self.load_source()?;
             *rax = match self.size {
                 1 => *rax & !0xff | value,
                 2 => *rax & !0xffff | value,
@@ -230,14 +316,14 @@ impl Run<'_> {
     }
 
     /// CMPS and SCAS. `Some` once the instruction is complete.
-    fn compare(&mut self, rax: u64) -> Result<Compared, MemFault> {
+    fn compare(&mut self, rax: u64) -> Result<Compared, Refused> {
         let accumulator = rax & Type::int(self.op.size).mask();
-        for _ in 0..self.count.min(BUDGET) {
+        for _ in 0..self.count.min(self.budget) {
             let a = match self.op.kind {
-                StringKind::Cmps => self.read(self.source_linear())?,
+                StringKind::Cmps => self.load_source()?,
                 _ => accumulator,
             };
-            let b = self.read(self.dest_linear())?;
+            let b = self.load_dest()?;
             self.advance(1);
             if (a == b) == self.op.repne || self.count == 0 {
                 return Ok(Some((a, b)));

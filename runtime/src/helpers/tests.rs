@@ -34,6 +34,9 @@ impl Guest {
 
     fn rep(&mut self, kind: StringKind, size: u32, addr: u32, repne: bool) -> u64 {
         let op = StringOp {
+            segment: 3,
+            checked: false,
+            aligned: false,
             kind,
             size,
             addr,

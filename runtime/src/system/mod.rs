@@ -240,6 +240,11 @@ fn carry_out(cx: &Cx, op: SystemOp, a: u64, b: u64, next: u64) -> Outcome {
     function(cx, op, a, b, next)
 }
 
+/// Whether a segment allows an access, for the helpers that access memory themselves.
+pub(crate) fn segment_allows(cx: &Cx, access: SegmentAccess, offset: u64) -> Result<(), Fault> {
+    segment::check(cx, access, offset)
+}
+
 /// The helper `segment_check`.
 pub(crate) fn segment_check(cx: &Cx, descriptor: u32, [offset, _, _]: [u64; 3]) -> u64 {
     let access = SegmentAccess::unpack(descriptor);
