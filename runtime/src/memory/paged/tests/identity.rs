@@ -189,6 +189,9 @@ fn string_instructions_on_paged_memory() {
         s.gpr[Reg::Rdi as usize] = to;
         s.gpr[Reg::Rcx as usize] = count;
         let op = StringOp {
+            segment: 3,
+            checked: false,
+            aligned: false,
             kind,
             size,
             addr: 4,
