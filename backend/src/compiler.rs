@@ -12,7 +12,7 @@ use cranelift_codegen::ir::{ExternalName, LibCall};
 use cranelift_codegen::isa::OwnedTargetIsa;
 use cranelift_codegen::{CompiledCode, Context, FinalizedRelocTarget, binemit::Reloc};
 use cranelift_frontend::FunctionBuilderContext;
-use metaphrase_ir::{Op, Region, passes};
+use metaphrase_ir::{Inst, Op, Region, passes};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Compiles regions, one at a time. It may live on a thread of its own; it keeps its working
@@ -51,17 +51,19 @@ impl std::fmt::Debug for Compiler {
     }
 }
 
-/// The number of direct exits of a region: how many link slots its translation takes.
+/// The number of direct exits of a region that can be linked: how many link slots its translation
+/// takes.
 pub fn count_links(region: &Region) -> u32 {
-    let exits = |op| match op {
-        Op::Jump | Op::CallTo => 1,
-        Op::JumpIf => 2,
+    let linkable = |target: i64| u32::from(region.is_linkable(region.pc_at(target)));
+    let exits = |inst: &Inst| match inst.op {
+        Op::Jump | Op::CallTo => linkable(inst.imm as i64),
+        Op::JumpIf => linkable(inst.imm as i64) + linkable(i64::from(inst.aux as i32)),
         _ => 0,
     };
     region
         .block_ids()
         .filter_map(|b| region.blocks[b.0 as usize].insts.last())
-        .map(|&v| exits(region.inst(v).op))
+        .map(|&v| exits(region.inst(v)))
         .sum()
 }
 

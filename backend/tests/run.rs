@@ -3,7 +3,7 @@
 mod machine;
 
 use machine::{ENTRIES, Machine, PC, each_option, mixed, region, region_at};
-use metaphrase_backend::{CompileError, Options, jump_hash};
+use metaphrase_backend::{CompileError, Options, count_links, jump_hash};
 use metaphrase_ir::exit::exception_info;
 use metaphrase_ir::{
     AccessKind, CcOp, Cond, ExitReason, FlagKind, Helper, IntCc, Op, Reg, SyscallKind, Type,
@@ -155,6 +155,45 @@ fn indirect_exits_use_the_jump_cache() {
             assert_eq!(m.run(&jump), (ExitReason::Jump, 0));
             assert_eq!(m.state.rip, empty[0]);
         }
+    });
+}
+
+#[test]
+fn direct_exits_to_other_pages_are_not_linked() {
+    each_option(|m| {
+        let mut r = region(1, |b| {
+            let n = b.getreg(Reg::Rbx);
+            let low = b.icmp_imm(IntCc::Ult, n, 10);
+            b.exit_jumpif(low, 0x100, 0x2000);
+        });
+        r.page = Some((PC, PC + 0xfff));
+        assert_eq!(count_links(&r), 1);
+        let (code, compiled) = m.publish(&r);
+        assert_eq!(compiled.links.len(), 1);
+        assert_eq!(compiled.links[0].target, 0x100);
+        assert_eq!(
+            m.enter(code),
+            (ExitReason::Jump, compiled.links[0].slot + 1)
+        );
+        m.state.gpr[3] = 10;
+        assert_eq!(m.enter(code), (ExitReason::Jump, 0));
+        assert_eq!(m.state.rip, PC + 0x2000);
+        // The other page's code is found where indirect exits look.
+        let target = region_at(PC + 0x2000, 1, |b| {
+            let seven = b.iconst(Type::I64, 7);
+            b.setreg(Reg::Rdi, seven);
+            b.exit_jump(4);
+        });
+        let (there, there_code) = m.publish(&target);
+        let slot = jump_hash(PC + 0x2000, ENTRIES as u32) as usize;
+        let empty = m.cache()[slot];
+        m.cache()[slot] = [PC + 0x2000, there.entry() as u64];
+        assert_eq!(
+            m.enter(code),
+            (ExitReason::Jump, there_code.links[0].slot + 1)
+        );
+        assert_eq!(m.state.gpr[7], 7);
+        m.cache()[slot] = empty;
     });
 }
 

@@ -8,8 +8,8 @@ use metaphrase_backend::{BackendError, CompileError, CompiledRegion, Compiler};
 use metaphrase_frontend::{
     CodeSource, LiftError, Lifted, Limits, Mode, SensitivePolicy, lift_region,
 };
+use metaphrase_ir::Region;
 use metaphrase_ir::passes::{self, PassSet};
-use metaphrase_ir::{Op, Region};
 
 impl CodeSource for GuestMemory {
     fn fetch(&self, pc: u64, buf: &mut [u8]) -> usize {
@@ -71,16 +71,6 @@ pub fn to_code(
     slot_base: u32,
 ) -> Result<CompiledRegion, TranslateError> {
     Ok(compiler.compile(region, slot_base)?)
-}
-
-/// An upper bound on the direct exits that the compiled region will have.
-pub fn direct_exits(region: &Region) -> u32 {
-    let exits = |&v: &metaphrase_ir::Value| match region.inst(v).op {
-        Op::Jump | Op::CallTo => 1,
-        Op::JumpIf => 2,
-        _ => 0,
-    };
-    region.blocks.iter().flat_map(|b| &b.insts).map(exits).sum()
 }
 
 /// The limits of a tier: 0 and 1 translate blocks, 2 regions.

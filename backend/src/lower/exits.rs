@@ -259,8 +259,13 @@ impl Lower<'_, '_> {
     }
 
     /// A direct exit: a jump that is patched when its target is known, to the exit stub until
-    /// then.
+    /// then. A target that may come to be at another place takes the way of an indirect one.
     fn direct(&mut self, target: i64) {
+        let pc = self.region.pc_at(target);
+        if !self.region.is_linkable(pc) {
+            let pc = self.iconst(types::I64, pc);
+            return self.indirect(pc);
+        }
         let index = self.targets.len() as u32;
         self.targets.push(target);
         let name = clif::UserExternalName::new(0, index);
