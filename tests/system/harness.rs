@@ -3,7 +3,8 @@
 use iced_x86::code_asm::CodeAssembler;
 use metaphrase_runtime::machine::Parts;
 use metaphrase_runtime::memory::PhysMemory;
-use metaphrase_runtime::{CpuModel, Engine, Machine, MachineStop, Options};
+use metaphrase_runtime::{CpuModel, CpuState, Engine, Machine, MachineStop, Options};
+use std::rc::Rc;
 
 /// Bytes of RAM from address 0 on that every guest has.
 pub const RAM: u64 = 16 << 20;
@@ -56,13 +57,16 @@ pub fn assemble(bits: u32, base: u64, write: impl FnOnce(&mut CodeAssembler)) ->
     a.assemble(base).expect("valid code")
 }
 
-/// A guest: pieces of memory, and where it starts.
+/// What sets registers.
+type Setup = Rc<dyn Fn(&mut CpuState)>;
+
+/// A guest: pieces of memory, and the registers that it starts with.
 #[derive(Clone, Default)]
 pub struct Guest {
-    /// Bytes by physical address.
+    /// Bytes by physical address; later ones win.
     pub pieces: Vec<(u64, Vec<u8>)>,
-    /// CS and IP of the first instruction, in real mode.
-    pub start: (u16, u16),
+    /// What sets the registers, in this order, after a reset with CS 0 and IP [`CODE`].
+    pub setups: Vec<Setup>,
 }
 
 impl Guest {
@@ -70,13 +74,19 @@ impl Guest {
     pub fn real(code: Vec<u8>) -> Guest {
         Guest {
             pieces: vec![(CODE, code)],
-            start: (0, CODE as u16),
+            setups: Vec::new(),
         }
     }
 
     /// More memory.
     pub fn with(mut self, at: u64, bytes: impl Into<Vec<u8>>) -> Guest {
         self.pieces.push((at, bytes.into()));
+        self
+    }
+
+    /// Other registers to start with.
+    pub fn setup(mut self, set: impl Fn(&mut CpuState) + 'static) -> Guest {
+        self.setups.push(Rc::new(set));
         self
     }
 
@@ -90,8 +100,10 @@ impl Guest {
         let parts = Parts::new(memory, CpuModel::max(), options);
         let mut machine = Machine::new(parts).expect("a machine");
         let s = machine.state_mut();
-        (s.seg_sel[1], s.seg_base[1]) = (self.start.0, u64::from(self.start.0) << 4);
-        s.rip = u64::from(self.start.1);
+        (s.seg_sel[1], s.seg_base[1], s.rip) = (0, 0, CODE);
+        for set in &self.setups {
+            set(s);
+        }
         machine.touch();
         machine
     }

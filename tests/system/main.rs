@@ -2,5 +2,7 @@
 //! runs in the interpreter and every compiled tier, which must agree on the state and on the
 //! number of instructions.
 
+mod exceptions;
 mod harness;
 mod modes;
+mod tables;

@@ -42,7 +42,9 @@ use crate::memory::Paged;
 pub use fault::Fault;
 use metaphrase_devices::Bus;
 use metaphrase_ir::{SegmentAccess, SystemKind, SystemOp};
-pub use state::{Activity, Shadow, SystemSegment, SystemState, attr, cr0, cr4, efer};
+pub use state::{
+    Activity, Shadow, SystemSegment, SystemState, TableRegister, attr, cr0, cr4, efer,
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a system instruction gives: its result, or the fault that it raises instead.

@@ -235,15 +235,23 @@ impl Vcpu {
         }
         self.stats.smc_writes += 1;
         // The address may be the first byte of an access that runs into the next page.
+        let mut found = false;
         for at in [addr, addr.wrapping_add(15)] {
-            let paged = self
+            let phys = |paged: &Paged| paged.translate(at, Access::Read, Rights::Current).ok();
+            let Some(phys) = self.env.memory.paged().and_then(phys) else {
+                continue;
+            };
+            found |= self
                 .env
                 .memory
                 .paged()
-                .map(|p| p.translate(at, Access::Read, Rights::Current));
-            if let Some(Ok(phys)) = paged {
-                self.invalidate_page(phys / PAGE)?;
-            }
+                .is_some_and(|p| p.phys().has_code(phys / PAGE));
+            self.invalidate_page(phys / PAGE)?;
+        }
+        if !found {
+            // A defect of ours; the guest must not make us try for ever.
+            debug_assert!(false, "write at {addr:#x} refused for no reason");
+            return Ok(Next::Stop(Stop::Exception(Fault::gp(0).into())));
         }
         self.single_step()
     }
