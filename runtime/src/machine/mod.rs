@@ -10,6 +10,7 @@
 
 mod clock;
 pub mod linux_boot;
+pub mod lockstep;
 pub mod pc;
 #[cfg(test)]
 mod tests;

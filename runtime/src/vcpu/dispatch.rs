@@ -5,7 +5,9 @@ use crate::cache::{Key, Progress, TransId};
 use crate::interp::{self, NO_SLOT};
 use crate::options::Engine;
 use crate::state::CpuState;
+use crate::system::Shadow;
 use crate::translate::{to_ir, to_program};
+use iced_x86::{Decoder, Mnemonic};
 use metaphrase_frontend::{CodeSource, Limits, SensitivePolicy};
 use metaphrase_ir::{ExitReason, SyscallKind, sysflags};
 
@@ -309,25 +311,45 @@ impl Vcpu {
     }
 
     /// Runs one instruction with RFLAGS.TF set: #DB comes after it, even if it clears TF (SDM
-    /// volume 3, 18.3.1.4). Whatever sets TF leaves its region through here.
+    /// volume 3, 18.3.1.4). Whatever sets TF leaves its region through here. In a whole system INT
+    /// n clears TF and traps no more, and a load of SS puts the trap off.
     fn traced_step(&mut self) -> Result<Next, VcpuError> {
         const DB: u8 = 1;
-        Ok(match self.single_step()? {
-            Next::Stop(stop) => Next::Stop(stop),
-            Next::Go(_) | Next::Slice => Next::Stop(Stop::Exception(Exception {
-                vector: DB,
-                error: None,
-                addr: 0,
-                bus: false,
-            })),
-        })
+        let interrupt = self.is_system()
+            && matches!(
+                self.mnemonic(),
+                Mnemonic::Int | Mnemonic::Int1 | Mnemonic::Int3 | Mnemonic::Into
+            );
+        match self.single_step()? {
+            // Done, and something else wants to be looked at too: after the trap.
+            Next::Stop(Stop::Attention) => self.state.sys.look = true,
+            Next::Stop(stop) => return Ok(Next::Stop(stop)),
+            Next::Go(_) | Next::Slice => {}
+        }
+        let put_off = interrupt && self.state.sysflags & sysflags::TF == 0
+            || self.is_system() && self.state.sys.shadow == Shadow::MovSs;
+        if put_off {
+            return self.lookup_or_fault();
+        }
+        Ok(Next::Stop(Stop::Exception(Exception {
+            vector: DB,
+            error: None,
+            addr: 0,
+            bus: false,
+        })))
+    }
+
+    /// The mnemonic of the instruction at RIP.
+    fn mnemonic(&self) -> Mnemonic {
+        let mut bytes = [0; 15];
+        let n = self.code(self.state.rip).fetch(self.state.rip, &mut bytes);
+        Decoder::new(self.mode.code.bits(), &bytes[..n], 0)
+            .decode()
+            .mnemonic()
     }
 
     pub(super) fn count_trap(&mut self) {
-        let mut bytes = [0; 15];
-        let n = self.code(self.state.rip).fetch(self.state.rip, &mut bytes);
-        let mut decoder = iced_x86::Decoder::new(self.mode.code.bits(), &bytes[..n], 0);
-        let name = format!("{:?}", decoder.decode().mnemonic()).to_lowercase();
+        let name = format!("{:?}", self.mnemonic()).to_lowercase();
         *self.stats.traps.entry(name).or_default() += 1;
     }
 }
