@@ -13,6 +13,7 @@
 pub mod acpi_pm;
 pub mod bus;
 pub mod dma;
+pub mod hpet;
 pub mod keyboard;
 pub mod lines;
 pub mod pci;
@@ -27,7 +28,7 @@ pub mod system_ports;
 mod testing;
 
 pub use bus::{Bus, BusDevice, BusError, Width};
-pub use lines::{InterruptLine, NotConnected, WiredOr};
+pub use lines::{Gate, InterruptLine, NotConnected, WiredOr};
 pub use shared::{PortDevice, PortView, Shared};
 
 /// Guest time, in nanoseconds since the machine was switched on.

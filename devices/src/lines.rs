@@ -76,6 +76,49 @@ impl InterruptLine for Input {
     }
 }
 
+/// A line that can be cut: the output follows the input while the gate is open, and is low else.
+#[derive(Clone)]
+pub struct Gate(Arc<Mutex<GateState>>);
+
+struct GateState {
+    input: bool,
+    open: bool,
+    output: Box<dyn InterruptLine>,
+}
+
+impl Gate {
+    /// An open gate.
+    pub fn new(output: Box<dyn InterruptLine>) -> Gate {
+        Gate(Arc::new(Mutex::new(GateState {
+            input: false,
+            open: true,
+            output,
+        })))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut GateState)) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = state.input && state.open;
+        change(&mut state);
+        let after = state.input && state.open;
+        if before != after {
+            state.output.set_level(after);
+        }
+    }
+
+    /// The line that goes through the gate.
+    pub fn input(&self) -> Box<dyn InterruptLine> {
+        let gate = self.clone();
+        Box::new(move |high| gate.change(|state| state.input = high))
+    }
+
+    /// The line that closes the gate while it is high.
+    pub fn close(&self) -> Box<dyn InterruptLine> {
+        let gate = self.clone();
+        Box::new(move |high: bool| gate.change(|state| state.open = !high))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +136,21 @@ mod tests {
         b.set_level(false);
         assert!(!probe.level());
         assert_eq!(probe.rises(), 1);
+    }
+
+    #[test]
+    fn a_closed_gate_keeps_the_output_low() {
+        let probe = Probe::default();
+        let gate = Gate::new(probe.line());
+        let (input, close) = (gate.input(), gate.close());
+        input.set_level(true);
+        assert!(probe.level());
+        close.set_level(true);
+        assert!(!probe.level());
+        input.pulse();
+        input.set_level(true);
+        assert_eq!(probe.rises(), 1);
+        close.set_level(false);
+        assert!(probe.level());
     }
 }
