@@ -61,7 +61,7 @@ pub struct SystemMode {
     pub unchecked: u8,
     /// Segments (bit = number) whose base is known to be 0. `Mode::flat` says it of four.
     pub based_at_zero: u8,
-    /// CR0.EM: x87 and MMX instructions raise #NM, SSE instructions #UD.
+    /// CR0.EM: x87 instructions raise #NM, MMX and SSE instructions #UD.
     pub em: bool,
     /// CR0.TS: x87, MMX and SSE instructions raise #NM.
     pub ts: bool,
@@ -73,6 +73,8 @@ pub struct SystemMode {
     pub avx: bool,
     /// CR4.OSXSAVE: without it XSAVE and its kin raise #UD.
     pub osxsave: bool,
+    /// CR4.FSGSBASE: without it RDFSBASE and its kin raise #UD.
+    pub fsgsbase: bool,
     /// CR0.AM, RFLAGS.AC and CPL 3: unaligned accesses raise #AC.
     pub align: bool,
 }

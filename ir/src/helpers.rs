@@ -173,7 +173,7 @@ helpers! {
 
     // System mode. `c` of `system` is the next instruction's PC.
     System system [I64 I64 I64] I64 [READ_GPR WRITE_GPR READ_FLAGS WRITE_FLAGS READ_SEGMENT WRITE_SEGMENT READ_CONTROL WRITE_CONTROL READ_SSE WRITE_SSE OPAQUE READ_MEM WRITE_MEM MAY_EXIT] "A system instruction; descriptor: a packed `SystemOp`.";
-    SegmentCheck segment_check [I64] I64 [READ_SEGMENT MAY_EXIT] "Raises #GP, or #SS for SS, unless an access at offset a lies in the segment and the segment allows it; descriptor: a packed `SegmentAccess`.";
+    SegmentCheck segment_check [I64] I64 [READ_SEGMENT MAY_EXIT] "Raises #GP, or #SS for SS, unless an access at offset a lies in the segment and the segment allows it, or unless CS reaches as far as the target a of a near transfer; descriptor: a packed `SegmentAccess`.";
 
     // Flags and leaving, as callouts.
     PushfImage pushf_image [] I64 [READ_FLAGS READ_CONTROL] "RFLAGS as PUSHF stores it.";
@@ -332,12 +332,17 @@ pub struct SegmentAccess {
     pub size: u16,
     /// It is a write.
     pub write: bool,
+    /// It is a transfer of control to that offset in CS: only the limit counts.
+    pub fetch: bool,
 }
 
 impl SegmentAccess {
     /// Packs into the descriptor.
     pub const fn pack(self) -> u32 {
-        self.segment as u32 | (self.write as u32) << 8 | (self.size as u32) << 16
+        self.segment as u32
+            | (self.write as u32) << 8
+            | (self.fetch as u32) << 9
+            | (self.size as u32) << 16
     }
 
     /// Unpacks a descriptor; segments above 5 read as GS.
@@ -347,6 +352,7 @@ impl SegmentAccess {
             segment: if segment > 5 { 5 } else { segment },
             size: (word >> 16) as u16,
             write: word >> 8 & 1 != 0,
+            fetch: word >> 9 & 1 != 0,
         }
     }
 }

@@ -184,6 +184,7 @@ impl Lift<'_> {
             segment: segment.number() as u8,
             size: size.clamp(1, 512) as u16,
             write,
+            fetch: false,
         };
         self.ir.call(Helper::SegmentCheck, access.pack(), &[ea]);
     }

@@ -16,6 +16,7 @@ pub mod bits;
 pub mod bmi;
 pub mod control;
 pub mod data;
+pub mod gates;
 pub mod mmx;
 pub mod muldiv;
 pub mod operand;
@@ -95,7 +96,9 @@ impl<'a> Lift<'a> {
         debug_assert_ne!(insn.code_size(), IcedCodeSize::Unknown);
         let m = insn.mnemonic();
         let known = if self.mode.features.allow(insn) {
-            privileged::lift(self, m) || FAMILIES.iter().any(|family| family(self, m))
+            gates::lift(self)
+                || privileged::lift(self, m)
+                || FAMILIES.iter().any(|family| family(self, m))
         } else {
             bits::lift_as_older(self, m)
         };

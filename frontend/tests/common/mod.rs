@@ -18,6 +18,7 @@ pub const fn system(level: Level) -> SystemMode {
         osfxsr: true,
         avx: true,
         osxsave: true,
+        fsgsbase: true,
         align: false,
     }
 }

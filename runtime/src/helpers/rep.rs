@@ -186,6 +186,7 @@ impl Run<'_> {
                 segment,
                 size: len as u16,
                 write,
+                fetch: false,
             };
             segment_allows(self.cx, access, offset)?;
         }

@@ -5,11 +5,14 @@
 //! [`set_mxcsr`].
 
 use super::Cx;
+use crate::system::cr4;
 use metaphrase_backend::sse::{self, FLAGS, Found, MASKS, Prepared};
 use metaphrase_ir::{ExitReason, SseOp};
 
 const GP: u8 = 13;
 const XM: u8 = 19;
+/// The #UD vector.
+const UD: u8 = 6;
 
 /// The bits of MXCSR that exist (what FXSAVE gives as MXCSR_MASK).
 pub(super) const MXCSR_MASK: u32 = 0xffff;
@@ -109,7 +112,7 @@ pub(super) fn sse_checked(cx: &Cx, descriptor: u32, _args: [u64; 3]) -> u64 {
         let [a, b, ..] = s.helper_v;
         match sse::operate_checked(op, imm, a, b, &mut s.mxcsr) {
             Some(r) => s.helper_v[0] = r,
-            None => cx.raise(XM, None),
+            None => raise_simd(cx),
         }
     }
     0
@@ -130,8 +133,21 @@ fn finish(cx: &Cx, result: Option<u128>, flags: u32, lower_raises: bool) {
     sse::set_now(s.mxcsr);
     match result {
         Some(r) if !raises => s.helper_v[0] = r,
-        _ => cx.raise(XM, None),
+        _ => raise_simd(cx),
     }
+}
+
+/// An unmasked exception: #XM, or #UD where a system does not expect it (SDM volume 3, 2.5,
+/// CR4.OSXMMEXCPT).
+#[cold]
+fn raise_simd(cx: &Cx) {
+    let expected = cx.state().sys.cr4 & cr4::OSXMMEXCPT != 0;
+    let vector = if expected || cx.env().memory.paged().is_none() {
+        XM
+    } else {
+        UD
+    };
+    cx.raise(vector, None);
 }
 
 /// Sets exception flags in MXCSR.

@@ -250,7 +250,13 @@ pub(crate) fn segment_allows(cx: &Cx, access: SegmentAccess, offset: u64) -> Res
 /// The helper `segment_check`.
 pub(crate) fn segment_check(cx: &Cx, descriptor: u32, [offset, _, _]: [u64; 3]) -> u64 {
     let access = SegmentAccess::unpack(descriptor);
-    if let Err(fault) = segment::check(cx, access, offset) {
+    let outcome = if access.fetch {
+        let inside = offset <= u64::from(cx.sys().seg_limit[1]);
+        inside.then_some(()).ok_or(Fault::gp(0))
+    } else {
+        segment::check(cx, access, offset)
+    };
+    if let Err(fault) = outcome {
         cx.raise(fault.vector, fault.error);
     }
     0

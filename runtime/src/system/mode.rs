@@ -72,6 +72,7 @@ pub fn mode(s: &CpuState, features: Features) -> Mode {
             osfxsr: sys.cr4 & cr4::OSFXSR != 0,
             avx: osxsave && sys.xcr0 & XCR0_AVX == XCR0_AVX,
             osxsave,
+            fsgsbase: sys.cr4 & cr4::FSGSBASE != 0,
             align: user_alignment && level.cpl() == 3,
         }),
     }

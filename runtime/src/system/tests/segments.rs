@@ -29,6 +29,7 @@ fn a_null_segment_is_unusable_and_a_real_mode_load_makes_it_usable() {
     let mut g = Guest::protected();
     load(&mut g, 3, 3).unwrap();
     let read = SegmentAccess {
+        fetch: false,
         segment: 3,
         size: 1,
         write: false,
@@ -187,6 +188,7 @@ fn swapgs_is_for_64_bit_code_of_level_0() {
 fn accesses_are_checked_against_limit_and_type() {
     let mut g = Guest::protected();
     let access = |segment, size, write| SegmentAccess {
+        fetch: false,
         segment,
         size,
         write,
