@@ -14,6 +14,10 @@ pub const RF: u64 = 1 << 16;
 pub const VM: u64 = 1 << 17;
 /// RFLAGS.AC, alignment check.
 pub const AC: u64 = 1 << 18;
+/// RFLAGS.VIF, the virtual interrupt flag.
+pub const VIF: u64 = 1 << 19;
+/// RFLAGS.VIP, a virtual interrupt is pending.
+pub const VIP: u64 = 1 << 20;
 /// RFLAGS.ID, CPUID can be used.
 pub const ID: u64 = 1 << 21;
 

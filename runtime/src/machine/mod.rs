@@ -21,6 +21,7 @@ use crate::memory::{GuestMemory, Paged, PhysMemory};
 use crate::options::Options;
 use crate::state::CpuState;
 use crate::stats::Stats;
+use crate::system::debug;
 use crate::system::interrupt::deliver;
 use crate::system::{
     Activity, Cx, Delivered, Event, Fault, InterruptController, Shadow, Source, SystemEnv,
@@ -39,8 +40,6 @@ const LONGEST_RUN: u64 = 10_000_000;
 
 /// The #DB vector.
 const DB: u8 = 1;
-/// DR6.BS: a single step.
-const DR6_BS: u64 = 1 << 14;
 
 /// Why [`Machine::run`] returned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -263,7 +262,12 @@ impl Machine {
     /// Does what a stop of the virtual CPU asks for.
     fn after(&mut self, stop: Stop) {
         match stop {
-            Stop::Budget | Stop::Attention => {}
+            Stop::Budget => {}
+            Stop::Attention => {
+                if debug::report_pending(&mut self.vcpu.state) {
+                    self.deliver(Fault::plain(DB), Source::Exception);
+                }
+            }
             Stop::Exception(e) => {
                 let fault = Fault {
                     vector: e.vector,
@@ -271,7 +275,7 @@ impl Machine {
                     addr: e.addr,
                 };
                 if fault.vector == DB {
-                    self.vcpu.state.sys.dr[6] |= DR6_BS;
+                    debug::report_raised(&mut self.vcpu.state);
                 }
                 self.deliver(fault, Source::Exception);
             }

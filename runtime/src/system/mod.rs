@@ -14,7 +14,7 @@
 //! - `control.rs`, `debug.rs`, `msr.rs`, `tables.rs`, `flags.rs`, `paging.rs`, `ports.rs`: the rest.
 
 mod control;
-mod debug;
+pub mod debug;
 mod descriptor;
 mod fast_call;
 mod fault;

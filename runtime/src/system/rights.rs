@@ -13,11 +13,6 @@ pub(super) fn privileged(cx: &Cx) -> Result<(), Fault> {
     }
 }
 
-/// Whether bits 63 to 47 of an address are equal (SDM volume 1, 3.3.7.1).
-pub(super) fn is_canonical(addr: u64) -> bool {
-    (addr << 16) as i64 >> 16 == addr as i64
-}
-
 /// Whether the CPU model offers all of that to the system.
 pub(super) fn offers(cx: &Cx, features: SystemFeatures) -> bool {
     cx.env().cpu.system_features().has(features)

@@ -3,9 +3,13 @@
 
 mod bench;
 mod control;
+mod debug;
+mod flags;
 mod model;
+mod paging;
 mod random;
 mod segments;
+mod tables;
 
 use super::*;
 use crate::cpu_model::CpuModel;
@@ -226,6 +230,8 @@ impl Guest {
         let (flags, mut sys) = (s.rflags(), s.sys);
         // A hint to the dispatcher, and what IRET unblocks in any case.
         (sys.look, sys.nmi_blocked, sys.mode_changed) = (false, false, false);
+        // Why a #DB comes.
+        sys.pending_debug = 0;
         (s.gpr, s.rip, flags, s.seg_base, s.seg_sel, sys)
     }
 }
