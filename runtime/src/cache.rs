@@ -99,6 +99,8 @@ pub struct Translation {
     /// page begins, and its physical address. It is entered by the dispatcher alone, which looks
     /// whether the page is still there.
     pub second: Option<(u64, u64)>,
+    /// On a page that is not watched: the bytes, which the dispatcher compares before it enters.
+    pub checked: Option<Box<[u8]>>,
     /// The pages it was made from.
     pub pages: Vec<u64>,
     /// The guest bytes it was made from: first and last address of each piece.
@@ -161,6 +163,7 @@ impl Translation {
     /// Whether the exit to that PC may be remembered as leading to that translation.
     pub fn may_link(&self, pc: u64, to: &Translation) -> bool {
         to.second.is_none()
+            && to.checked.is_none()
             && self
                 .page
                 .is_none_or(|(first, last)| (first..=last).contains(&pc))
@@ -237,6 +240,7 @@ impl Cache {
             covered: 0,
             page: lifted.region.page,
             second: None,
+            checked: None,
             pages: Vec::new(),
             bytes: Vec::new(),
             incoming: Vec::new(),

@@ -48,7 +48,7 @@ impl Vcpu {
     /// Runs one translation, and whatever compiled code chains to it.
     #[inline]
     pub(super) fn dispatch(&mut self, id: TransId) -> Result<Next, VcpuError> {
-        if self.jit.is_some() {
+        if self.jit.is_some() && self.cache.get(id).checked.is_none() {
             if let Some(code) = &self.cache.get(id).code {
                 let entry = code.code.entry();
                 return self.run_compiled(entry);
@@ -147,7 +147,7 @@ impl Vcpu {
         let t = self.cache.get_mut(id);
         t.runs = t.runs.saturating_add(1);
         let warm = t.runs >= self.options.tier1_threshold;
-        if warm && self.jit.is_some() && t.progress == Progress::Idle {
+        if warm && self.jit.is_some() && t.progress == Progress::Idle && t.checked.is_none() {
             self.warm(id)?;
         }
         let t = self.cache.get(id);
@@ -242,6 +242,14 @@ impl Vcpu {
             if self.state.sys.look {
                 self.state.sys.look = false;
                 return Ok(Next::Stop(Stop::Attention));
+            }
+            if self
+                .env
+                .memory
+                .paged()
+                .is_some_and(|p| p.phys().has_dirty())
+            {
+                self.drop_stale()?;
             }
             match self.find_system(pc) {
                 Ok(Some(id)) => return Ok(Next::Go(id)),

@@ -5,6 +5,7 @@
 //! - `faults.rs`: refused memory accesses. `tiering.rs`: making translations. `retire.rs`: taking
 //!   them away.
 
+mod churn;
 mod dispatch;
 mod faults;
 mod retire;
@@ -107,6 +108,8 @@ pub struct Vcpu {
     parked: Vec<(Mode, Box<[JumpEntry]>)>,
     /// The remapping that the jump caches follow, see [`crate::memory::Paged::generation`].
     mapping: u64,
+    /// Pages whose code is written to.
+    churn: churn::Churn,
 }
 
 /// What compiled code needs; absent with [`Engine::Interp`].
@@ -180,6 +183,7 @@ impl Vcpu {
             compile_from: 0,
             parked: Vec::new(),
             mapping: 0,
+            churn: churn::Churn::default(),
         };
         vcpu.warm_up();
         vcpu.clear_jump_cache();

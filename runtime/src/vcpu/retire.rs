@@ -40,6 +40,7 @@ impl Vcpu {
         if let Some(code) = &t.code
             && self.options.jump_cache
             && t.second.is_none()
+            && t.checked.is_none()
         {
             let n = jump_hash(t.pc, JUMP_ENTRIES as u32) as usize;
             self.jump_cache[n] = JumpEntry {

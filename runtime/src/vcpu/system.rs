@@ -1,7 +1,7 @@
 //! What the dispatcher does differently for a whole system: code is found by physical address,
 //! modes change while it runs, and mappings too.
 
-use super::{Exception, Next, Stop, Vcpu, VcpuError};
+use super::{Exception, Vcpu};
 use crate::cache::{Key, TransId};
 use crate::memory::paged::{Access, PAGE, Paged, Rights};
 use crate::state::{CpuState, JUMP_ENTRIES, JumpEntry};
@@ -109,6 +109,14 @@ impl Vcpu {
         self.env.memory.paged().is_some()
     }
 
+    /// Whether the code at `pc` is on a page that keeps changing: see `churn.rs`.
+    pub(super) fn is_checked(&self, pc: u64) -> bool {
+        self.is_system()
+            && self
+                .code_address(pc)
+                .is_ok_and(|at| self.churn.is_checked(at / PAGE))
+    }
+
     /// The code of a region at `pc`.
     pub(super) fn code(&self, pc: u64) -> Code<'_> {
         match self.env.memory.paged() {
@@ -177,11 +185,16 @@ impl Vcpu {
         let Some(id) = self.cache.find(key) else {
             return Ok(None);
         };
-        let Some((at, second)) = self.cache.get(id).second else {
+        let t = self.cache.get(id);
+        if t.second.is_none() && t.checked.is_none() {
             return Ok(Some(id));
+        }
+        // If it ends on another page, that must still be the same.
+        let second = match t.second {
+            Some((at, second)) => self.code_address(at)? == second,
+            None => true,
         };
-        // It ends on another page: that must still be the same.
-        if self.code_address(at)? == second {
+        if second && self.is_current(id) {
             return Ok(Some(id));
         }
         self.drop_code(id);
@@ -199,6 +212,9 @@ impl Vcpu {
         let (_, last) = lifted.region.page?;
         let mut second = None;
         lifted.pages = vec![address / PAGE];
+        if self.churn.is_checked(address / PAGE) {
+            return None;
+        }
         for (from, to) in bytes {
             let here = to.min(last);
             let at = address.wrapping_add(from.wrapping_sub(pc));
@@ -218,42 +234,6 @@ impl Vcpu {
         lifted.pages.sort_unstable();
         lifted.pages.dedup();
         second
-    }
-
-    /// An access at RIP was refused: the guest's fault, or a write to translated code.
-    pub(super) fn system_memory_fault(
-        &mut self,
-        addr: u64,
-        write: bool,
-        stack: bool,
-    ) -> Result<Next, VcpuError> {
-        let Some(paged) = self.env.memory.paged() else {
-            return Ok(Next::Slice);
-        };
-        if let Some(fault) = paged.fault_of(addr, write, stack) {
-            return Ok(Next::Stop(Stop::Exception(fault.into())));
-        }
-        self.stats.smc_writes += 1;
-        // The address may be the first byte of an access that runs into the next page.
-        let mut found = false;
-        for at in [addr, addr.wrapping_add(15)] {
-            let phys = |paged: &Paged| paged.translate(at, Access::Read, Rights::Current).ok();
-            let Some(phys) = self.env.memory.paged().and_then(phys) else {
-                continue;
-            };
-            found |= self
-                .env
-                .memory
-                .paged()
-                .is_some_and(|p| p.phys().has_code(phys / PAGE));
-            self.invalidate_page(phys / PAGE)?;
-        }
-        if !found {
-            // A defect of ours; the guest must not make us try for ever.
-            debug_assert!(false, "write at {addr:#x} refused for no reason");
-            return Ok(Next::Stop(Stop::Exception(Fault::gp(0).into())));
-        }
-        self.single_step()
     }
 }
 

@@ -8,7 +8,7 @@ use crate::tier::{Done, Job};
 use crate::translate::{TranslateError, limits, to_ir, to_program};
 use metaphrase_backend::sse;
 use metaphrase_backend::{CodeRef, CompiledRegion, count_links};
-use metaphrase_frontend::Lifted;
+use metaphrase_frontend::{CodeSource, Lifted, Limits};
 use metaphrase_ir::GuestInsn;
 use metaphrase_ir::passes::PassSet;
 use metaphrase_ir::{Helper, Op, Region};
@@ -39,6 +39,12 @@ impl Vcpu {
             mode: self.mode,
         };
         let id = self.cache.insert(key, pc, program, &lifted);
+        if self.is_checked(pc) {
+            let mut bytes = vec![0; lifted.bytes as usize];
+            let n = self.code(pc).fetch(pc, &mut bytes);
+            bytes.truncate(n);
+            self.cache.get_mut(id).checked = Some(bytes.into());
+        }
         self.cache.get_mut(id).second = second;
         Ok(id)
     }
@@ -62,7 +68,11 @@ impl Vcpu {
             &self.code(pc),
             pc,
             self.mode,
-            limits(&self.options, tier),
+            if self.is_checked(pc) {
+                Limits::SINGLE
+            } else {
+                limits(&self.options, tier)
+            },
             &self.options.policy,
             &passes,
         )?;
