@@ -189,6 +189,20 @@ impl Features {
             .fold(0, |all, (_, bit)| all | 1 << bit)
     }
 
+    /// Whether a whole system's CPU may know an instruction: some that privileged code alone can
+    /// use are the helper's to refuse, which knows what the CPU model offers to the system.
+    pub fn allow_in_system(self, insn: &Instruction) -> bool {
+        self.allow(insn)
+            || matches!(
+                insn.mnemonic(),
+                Mnemonic::Clac
+                    | Mnemonic::Stac
+                    | Mnemonic::Invpcid
+                    | Mnemonic::Monitor
+                    | Mnemonic::Mwait
+            )
+    }
+
     /// Whether the CPU knows an instruction.
     pub fn allow(self, insn: &Instruction) -> bool {
         use Mnemonic::*;
@@ -217,7 +231,7 @@ pub(crate) fn names_mmx(insn: &Instruction) -> bool {
 }
 
 /// Marks of what every CPU here knows, without a CPUID bit of its own: the instructions up to the
-/// 486, CPUID, encodings that are NOPs on CPUs without the feature, and privileged instructions,
+/// 486, CPUID, encodings that are NOPs (or another instruction) on CPUs without the feature, and privileged instructions,
 /// which the policy for those answers.
 const fn is_always_there(mark: CpuidFeature) -> bool {
     use CpuidFeature::*;
@@ -235,6 +249,7 @@ const fn is_always_there(mark: CpuidFeature) -> bool {
             | MSR
             | RDPMC
             | SMM
+            | WBNOINVD
             | MULTIBYTENOP
             | PAUSE
             | CET_IBT

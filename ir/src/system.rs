@@ -86,7 +86,7 @@ system_ops! {
     Popf "popf" leaves "POPF of image a at the operand size, and RSP := b at the stack size.";
     Clac "clac" leaves "CLAC (n = 0), STAC (n = 1).";
     Monitor "monitor" leaves "MONITOR of linear address a.";
-    Hlt "hlt" leaves "HLT (n = 0), MWAIT (n = 1; a is ECX, 0 or 1).";
+    Hlt "hlt" leaves "HLT (n = 0), MWAIT (n = 1).";
 
     // Memory management and caches.
     Invlpg "invlpg" leaves "INVLPG of linear address a.";

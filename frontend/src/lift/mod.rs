@@ -95,7 +95,12 @@ impl<'a> Lift<'a> {
         self.insn = *insn;
         debug_assert_ne!(insn.code_size(), IcedCodeSize::Unknown);
         let m = insn.mnemonic();
-        let known = if self.mode.features.allow(insn) {
+        let allowed = if self.mode.system.is_some() {
+            self.mode.features.allow_in_system(insn)
+        } else {
+            self.mode.features.allow(insn)
+        };
+        let known = if allowed {
             gates::lift(self)
                 || privileged::lift(self, m)
                 || FAMILIES.iter().any(|family| family(self, m))

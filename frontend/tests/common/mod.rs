@@ -34,7 +34,7 @@ pub const fn mode(code: CodeSize, level: Level) -> Mode {
         code,
         big_stack: !matches!(code, CodeSize::Code16),
         flat: !real,
-        features: Features(u64::MAX),
+        features: Features::MAX,
         unmasked: false,
         system: Some(system),
     }

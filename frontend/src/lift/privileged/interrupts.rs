@@ -2,12 +2,12 @@
 //! caches: INVLPG, INVPCID, INVD, WBINVD.
 
 use super::op;
+use crate::lift::Lift;
 use crate::lift::stack_ops::rflags_image;
-use crate::lift::{GP, Lift};
 use crate::mode::Level;
 use crate::policy::{Policy, Sensitive};
 use iced_x86::{Mnemonic, Register};
-use metaphrase_ir::{IntCc, Reg, SystemKind, Type, Value};
+use metaphrase_ir::{Reg, SystemKind, Type, Value};
 
 /// CLI, STI: IOPL and the virtual interrupt flag are the helper's.
 pub(super) fn cli_sti(cx: &mut Lift<'_>, set: bool) {
@@ -68,7 +68,7 @@ pub(super) fn clac(cx: &mut Lift<'_>, set: bool) {
 }
 
 /// MONITOR, MWAIT: #UD where they may not be used (SDM volume 2; IA32_MISC_ENABLE cannot open them
-/// to other levels), #GP for extensions that do not exist.
+/// to other levels). The helper reads ECX, and the monitored byte.
 pub(super) fn monitor(cx: &mut Lift<'_>, wait: bool) {
     if cx.level().cpl() != 0 {
         return cx.ud();
@@ -76,19 +76,12 @@ pub(super) fn monitor(cx: &mut Lift<'_>, wait: bool) {
     if cx.policy(Sensitive::Monitor).is_none() {
         return;
     }
-    let extensions = cx.read_gpr(Register::ECX);
-    // Bit 0 of MWAIT's: interrupts end the wait even if they are masked.
-    let known = cx.iconst(Type::I32, if wait { !1 } else { !0 });
-    let unknown = cx.ir.and(extensions, known);
-    let unknown = cx.ir.icmp_imm(IntCc::Ne, unknown, 0);
-    cx.ir.trapif(unknown, GP);
     if wait {
-        cx.system(op(SystemKind::Hlt, 0, 1), Some(extensions), None);
-        return;
+        cx.plain(SystemKind::Hlt, 1);
+    } else {
+        let addr = monitored(cx);
+        cx.system(op(SystemKind::Monitor, 0, 0), Some(addr), None);
     }
-    let addr = monitored(cx);
-    cx.ir.load(Type::I8, addr, cx.operand_kind());
-    cx.system(op(SystemKind::Monitor, 0, 0), Some(addr), None);
 }
 
 /// The linear address in rAX of the address size.
@@ -123,16 +116,22 @@ pub(super) fn invalidate(cx: &mut Lift<'_>, page: bool) {
         }
         return;
     }
-    if cx.privileged(Sensitive::Invpcid) {
-        let reg = Reg::gpr(cx.insn.op0_register().full_register().number());
-        let kind = if cx.mode.is_64() {
-            cx.ir.getreg(reg)
-        } else {
-            cx.read(0)
-        };
-        let addr = cx.linear_of(16, false);
-        cx.system(op(SystemKind::Invpcid, 0, 0), Some(kind), Some(addr));
+    // A CPU without it raises #UD at every level, and only the helper knows.
+    if cx.policy(Sensitive::Invpcid).is_none() {
+        return;
     }
+    let reg = Reg::gpr(cx.insn.op0_register().full_register().number());
+    let kind = if cx.mode.is_64() {
+        cx.ir.getreg(reg)
+    } else {
+        cx.read(0)
+    };
+    let addr = if cx.level().cpl() == 0 {
+        cx.linear_of(16, false)
+    } else {
+        cx.iconst(Type::I64, 0)
+    };
+    cx.system(op(SystemKind::Invpcid, 0, 0), Some(kind), Some(addr));
 }
 
 /// INVD, WBINVD, WBNOINVD.
