@@ -1,3 +1,5 @@
 //! Tests of paged memory.
 
 mod identity;
+mod model;
+mod walks;
