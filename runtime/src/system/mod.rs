@@ -21,6 +21,7 @@ mod fault;
 pub mod features;
 mod flags;
 pub mod interrupt;
+mod iret;
 pub mod mode;
 mod msr;
 mod paging;
@@ -29,8 +30,10 @@ mod rights;
 pub mod segment;
 mod segment_info;
 mod smm;
+mod stack;
 pub mod state;
 mod tables;
+mod task;
 #[cfg(test)]
 mod tests;
 mod transfer;
@@ -204,7 +207,7 @@ fn carry_out(cx: &Cx, op: SystemOp, a: u64, b: u64, next: u64) -> Outcome {
         SystemKind::JmpFar => transfer::jmp_far,
         SystemKind::CallFar => transfer::call_far,
         SystemKind::RetFar => transfer::ret_far,
-        SystemKind::Iret => interrupt::iret,
+        SystemKind::Iret => iret::iret,
         SystemKind::Int => interrupt::int,
         SystemKind::Syscall => fast_call::syscall,
         SystemKind::Sysret => fast_call::sysret,

@@ -39,6 +39,11 @@ pub(super) fn set(cx: &Cx, n: usize, segment: SystemSegment) {
     s.sys.seg_attr[n] = segment.attr;
 }
 
+/// Whether a segment can be accessed at all.
+pub(super) fn is_usable(segment: &SystemSegment) -> bool {
+    segment.attr & attr::P != 0
+}
+
 /// What a segment register holds after a null selector was loaded: unusable, with base 0. The
 /// limit survives, for a return to real mode.
 pub(super) fn null(cx: &Cx, n: usize, selector: u16) -> SystemSegment {
@@ -115,15 +120,21 @@ pub(super) fn null_stack(cx: &Cx, cpl: u8) -> SystemSegment {
     }
 }
 
-/// DS, ES, FS or GS as a load would make it, with all checks.
-fn data_segment(cx: &Cx, n: usize, selector: u16) -> Result<SystemSegment, Fault> {
+/// DS, ES, FS or GS as a load would make it, with all checks. `fault` makes the fault of a bad
+/// descriptor: #GP, or #TS for a selector out of a TSS.
+pub(super) fn data_segment(
+    cx: &Cx,
+    n: usize,
+    selector: u16,
+    fault: fn(u32) -> Fault,
+) -> Result<SystemSegment, Fault> {
     if is_null(selector) {
         return Ok(null(cx, n, selector));
     }
-    let mut d = Descriptor::get(cx, selector, Fault::gp)?;
+    let mut d = Descriptor::get(cx, selector, fault)?;
     let allowed = d.is_conforming() || d.dpl() >= rpl(selector).max(cx.sys().cpl);
     if !d.is_readable() || !allowed {
-        return Err(Fault::gp(code(selector)));
+        return Err(fault(code(selector)));
     }
     if !d.is_present() {
         return Err(Fault::np(code(selector)));
@@ -142,7 +153,7 @@ fn loaded(cx: &Cx, n: usize, selector: u16) -> Result<SystemSegment, Fault> {
             let long = mode::is_long_code(s);
             stack_segment(cx, selector, s.sys.cpl, Fault::gp, long)
         }
-        Level::Protected(_) | Level::Long(_) => data_segment(cx, n, selector),
+        Level::Protected(_) | Level::Long(_) => data_segment(cx, n, selector, Fault::gp),
     }
 }
 
@@ -330,24 +341,22 @@ pub(super) fn in_limit(segment: &SystemSegment, offset: u64, size: u64) -> bool 
 /// Whether the segment allows the access (SDM volume 3, 5.3 and 5.5).
 pub(super) fn check(cx: &Cx, access: SegmentAccess, offset: u64) -> Result<(), Fault> {
     let n = usize::from(access.segment).min(GS);
-    let s = cx.state();
     // Null FS and GS, and limits, are no obstacle in 64-bit code.
-    if mode::is_long_code(s) {
+    if mode::is_long_code(cx.state()) {
         return Ok(());
     }
     let segment = get(cx, n);
     let is_code = segment.attr & attr::CODE != 0;
     let rw = segment.attr & attr::RW != 0;
     // CS is writable in real mode: what it caches after reset is data (SDM volume 3, table 9-1).
-    let real = s.sys.cr0 & cr0::PE == 0;
+    let real = cx.sys().cr0 & cr0::PE == 0;
     let allowed = match (access.write, is_code) {
         (false, false) => true,
         (false, true) => rw,
         (true, false) => rw,
         (true, true) => real,
     };
-    let usable = segment.attr & attr::P != 0;
-    if usable && allowed && in_limit(&segment, offset, u64::from(access.size)) {
+    if is_usable(&segment) && allowed && in_limit(&segment, offset, u64::from(access.size)) {
         return Ok(());
     }
     Err(if n == SS { Fault::ss(0) } else { Fault::gp(0) })

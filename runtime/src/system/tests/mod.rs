@@ -4,12 +4,14 @@
 mod bench;
 mod control;
 mod debug;
+mod delivery;
 mod flags;
 mod model;
 mod paging;
 mod random;
 mod segments;
 mod tables;
+mod transfers;
 
 use super::*;
 use crate::cpu_model::CpuModel;

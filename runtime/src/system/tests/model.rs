@@ -332,3 +332,13 @@ impl Model {
         self.arrive(&code, cs, rip)
     }
 }
+
+impl Model {
+    /// A TSS whose limit is too small for its type (SDM volume 3, 7.3).
+    pub fn short_task(&self, tss: u16) -> Option<Refusal> {
+        const TS: u8 = 10;
+        let d = self.find(tss)?;
+        let least = if d.kind >= 8 { 0x67 } else { 0x2b };
+        (d.limit < least).then_some((TS, error(tss)))
+    }
+}

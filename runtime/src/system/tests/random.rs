@@ -1,6 +1,6 @@
 //! Random descriptor tables and selectors against the literal model.
 
-use super::model::{Loaded, Model};
+use super::model::{Jump, Loaded, Model};
 use super::*;
 
 /// A machine in a random mode with random tables, and what the model sees of it.
@@ -114,6 +114,98 @@ fn descriptors_are_examined_as_the_manual_says() {
             let got = g.run(info, selector.into(), 0).unwrap();
             let got = (got >> 32 != 0).then_some(got & 0xffff_ffff);
             assert_eq!(got, expected, "{which}, selector {selector:#x}");
+        }
+    }
+}
+
+/// What a far jump did.
+fn landed(g: &Guest) -> Jump {
+    if g.state.sys.tr.selector == TSS_SEL {
+        Jump::To(g.state.seg_sel[1], g.state.rip)
+    } else {
+        Jump::Task(g.state.sys.tr.selector)
+    }
+}
+
+#[test]
+fn jumps_go_where_the_manual_says() {
+    let mut r = Random(0x1234_5678_9abc_def3);
+    let mut seen = [0; 3];
+    for _ in 0..8000 {
+        let (mut g, model) = machine(&mut r);
+        let size = if model.bits64 { [2, 4, 8] } else { [2, 4, 4] }[r.below(3) as usize];
+        let selector = selector(&mut r);
+        let offset = r.next() << r.below(2) & !0 >> r.below(64);
+        let mut expected = model.jump(size, selector, offset);
+        if let Ok(Jump::Task(tss)) = expected
+            && let Some(refused) = model.short_task(tss)
+        {
+            expected = Err(refused);
+        }
+        let jump = op(SystemKind::JmpFar, size, 0, 0);
+        let got = g.run(jump, selector.into(), offset);
+        let got = got.map(|_| landed(&g)).map_err(refusal);
+        assert_eq!(got, expected, "{selector:#x}:{offset:#x}");
+        seen[match got {
+            Ok(Jump::To(..)) => 0,
+            Ok(Jump::Task(_)) => 1,
+            Err(_) => 2,
+        }] += 1;
+    }
+    assert!(seen.iter().all(|&n| n > 20), "{seen:?}");
+}
+
+#[test]
+fn nothing_random_panics_or_leaves_the_levels() {
+    let mut r = Random(0x1234_5678_9abc_def4);
+    let kinds = [
+        SystemKind::CallFar,
+        SystemKind::JmpFar,
+        SystemKind::RetFar,
+        SystemKind::Iret,
+        SystemKind::Int,
+        SystemKind::Lldt,
+        SystemKind::Ltr,
+        SystemKind::LoadFar,
+        SystemKind::Syscall,
+        SystemKind::Sysret,
+        SystemKind::Sysenter,
+        SystemKind::Sysexit,
+        SystemKind::Rsm,
+    ];
+    for _ in 0..8000 {
+        let (mut g, _) = machine(&mut r);
+        for n in 0..64 {
+            let attributes = r.next() as u32 & 0xff;
+            let raw = gate(
+                selector(&mut r),
+                r.next() as u32,
+                attributes,
+                r.next() as u8,
+            );
+            g.put(IDT + 8 * n, raw);
+        }
+        for at in (0..0x80).step_by(2) {
+            g.put16(TSS + at, selector(&mut r));
+        }
+        g.state.gpr[4] = 0x8000;
+        for at in (0x7f00..0x8100).step_by(2) {
+            g.put16(at, selector(&mut r));
+        }
+        g.state.set_rflags(r.next());
+        g.state.sys.smm = r.one_in(4);
+        g.state.sys.cr0 ^= u64::from(r.one_in(4));
+        for _ in 0..4 {
+            let kind = kinds[r.below(kinds.len() as u64) as usize];
+            let size = [2, 4, 8][r.below(3) as usize];
+            let op = op(kind, size, r.next() as u8, r.next() as u8);
+            let a = selector(&mut r).into();
+            let outcome = carry_out(&g.cx(), op, a, r.next(), NEXT);
+            if let Err(fault) = outcome {
+                let source = Source::Exception;
+                interrupt::deliver(&g.cx(), Event { fault, source });
+            }
+            assert!(g.state.sys.cpl < 4);
         }
     }
 }
