@@ -401,6 +401,71 @@ mod tests {
         assert_eq!(at(0).unwrap().region.guest.len(), 1);
     }
 
+    /// Code on pages of 16 bytes; the byte at its PC is all that is fetched of a PC on another
+    /// page than the entry's, but for the rest of an instruction at the entry.
+    struct Pages(Vec<u8>, u64);
+
+    impl CodeSource for Pages {
+        fn fetch(&self, pc: u64, buf: &mut [u8]) -> usize {
+            let end = if pc == self.1 {
+                self.0.len() as u64
+            } else if pc / 16 == self.1 / 16 {
+                (pc / 16 + 1) * 16
+            } else {
+                0
+            };
+            let bytes = self.0.get(pc as usize..end as usize).unwrap_or(&[]);
+            let n = bytes.len().min(buf.len());
+            buf[..n].copy_from_slice(&bytes[..n]);
+            n
+        }
+
+        fn page(&self, pc: u64) -> Option<(u64, u64)> {
+            Some((pc / 16 * 16, pc / 16 * 16 + 15))
+        }
+    }
+
+    fn on_pages(code: &[u8], pc: u64, limits: Limits) -> Lifted {
+        let pages = Pages(code.to_vec(), pc);
+        lift_region(
+            pc,
+            Mode::FLAT32,
+            &pages,
+            limits,
+            &SensitivePolicy::default(),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_region_stays_on_its_page() {
+        // NOPs over three pages.
+        let lifted = on_pages(&[0x90; 48], 3, Limits::BLOCK);
+        assert_eq!(lifted.region.guest.len(), 13);
+        assert_eq!(lifted.region.page, Some((0, 15)));
+        let last = lifted.region.terminator(Region::ENTRY);
+        assert_eq!(lifted.region.inst(last).op, Op::Jump);
+        assert!(!lifted.region.is_linkable(16) && lifted.region.is_linkable(3));
+        // JMP to the next page is no block of the region, however large it may be.
+        let mut code = [0x90; 48];
+        code[..2].copy_from_slice(&[0xeb, 0x1e]);
+        let lifted = on_pages(&code, 0, Limits::REGION);
+        assert_eq!(lifted.region.guest.len(), 1);
+    }
+
+    #[test]
+    fn an_instruction_that_crosses_the_page_is_a_region_of_its_own() {
+        // At 14: MOV EAX, imm32; NOPs before and behind it.
+        let mut code = [0x90; 48];
+        code[14] = 0xb8;
+        let before = on_pages(&code, 10, Limits::BLOCK);
+        assert_eq!(before.region.guest.len(), 4);
+        let lifted = on_pages(&code, 14, Limits::REGION);
+        assert_eq!(lifted.region.guest.len(), 1);
+        assert_eq!(lifted.region.guest[0].len, 5);
+        assert_eq!(lifted.bytes, 5);
+    }
+
     #[test]
     fn fifteen_prefixes_are_a_general_protection_fault() {
         let code: &[u8] = &[0x66; 20];

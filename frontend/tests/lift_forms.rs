@@ -1,9 +1,11 @@
 //! Every instruction form that iced knows lifts, without a panic, to a region that the verifier
 //! accepts, in each code size and under each policy; the families of this crate are not #UD.
 
+mod common;
+
 use iced_x86::{Code, Decoder, DecoderOptions, Instruction, Mnemonic};
 use metaphrase_frontend::{Feature, Features, Limits, Mode, Policy, SensitivePolicy, lift_region};
-use metaphrase_ir::{Effect, Op, Region, verify};
+use metaphrase_ir::{Effect, Effects, Helper, Inst, Op, Region, verify};
 
 /// A SplitMix64 generator.
 struct Rng(u64);
@@ -36,6 +38,20 @@ const MODES: [Mode; 6] = [
     },
 ];
 
+/// A whole system's modes, where everything that can be checked is, and where nothing need be.
+const SYSTEM_MODES: [Mode; 10] = [
+    common::REAL,
+    common::V86,
+    common::KERNEL32,
+    common::USER32,
+    common::KERNEL64,
+    common::USER64,
+    common::COMPAT,
+    common::CHECKED32,
+    common::CHECKED16,
+    common::ALIGNED64,
+];
+
 const POLICIES: [Policy; 3] = [Policy::Trap, Policy::Callout, Policy::Inline];
 
 /// Lifts the single instruction at the start of `bytes`, and verifies.
@@ -57,6 +73,11 @@ fn is_ud(region: &Region) -> bool {
     last.op == Op::Raise && last.imm == 6
 }
 
+/// True if the call may raise an exception.
+fn may_exit(inst: &Inst) -> bool {
+    Helper::from_imm(inst.imm).effects().has(Effects::MAY_EXIT)
+}
+
 /// True if no path through the region writes a register or the flags before an op that can fault.
 fn is_precise(region: &Region) -> bool {
     let mut written = vec![false; region.blocks.len()];
@@ -72,6 +93,7 @@ fn is_precise(region: &Region) -> bool {
             match region.inst(v).op.info().effect {
                 Effect::WriteState => written[n] = true,
                 Effect::Load | Effect::Store | Effect::MayExit if written[n] => return false,
+                Effect::Helper if written[n] && may_exit(region.inst(v)) => return false,
                 _ => {}
             }
         }
@@ -170,7 +192,7 @@ fn every_form_lifts_and_verifies() {
         if !info.is_instruction() || info.encoding() != iced_x86::EncodingKind::Legacy {
             continue;
         }
-        for mode in MODES {
+        for mode in MODES.into_iter().chain(SYSTEM_MODES) {
             for bytes in encodings(code, mode, &mut rng) {
                 for policy in POLICIES {
                     lift(&bytes, mode, policy);
@@ -186,11 +208,12 @@ fn every_form_lifts_and_verifies() {
 #[test]
 fn random_bytes_lift_and_verify() {
     let mut rng = Rng(2);
-    for n in 0..200_000 {
+    let modes: Vec<Mode> = MODES.into_iter().chain(SYSTEM_MODES).collect();
+    for n in 0..300_000 {
         let mut bytes = [0u8; 16];
         bytes[..8].copy_from_slice(&rng.next().to_le_bytes());
         bytes[8..].copy_from_slice(&rng.next().to_le_bytes());
-        lift(&bytes, MODES[n % MODES.len()], POLICIES[n % 3]);
+        lift(&bytes, modes[n % modes.len()], POLICIES[n % 3]);
     }
 }
 
@@ -383,8 +406,13 @@ fn integer_instructions_are_known() {
             continue;
         }
         let mut reached = !code.op_code().is_instruction() || is_odd(code);
-        for mode in MODES {
+        for mode in MODES.into_iter().chain(SYSTEM_MODES) {
             for bytes in encodings(code, mode, &mut rng) {
+                // VEX prefixes are something else there.
+                let real = mode.system.is_some_and(|s| !s.level.is_protected());
+                if real && kind == iced_x86::EncodingKind::VEX {
+                    continue;
+                }
                 reached = true;
                 let all = mode.with_features(Features(u64::MAX));
                 let region = lift(&bytes, all, Policy::Callout);

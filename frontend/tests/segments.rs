@@ -84,6 +84,7 @@ fn accesses_are_checked_with_size_and_direction() {
         (&[0xd9, 0x2b], vec![read(DS, 2)]),               // FLDCW
         (&[0x0f, 0xae, 0x03], vec![write(DS, 512)]),      // FXSAVE
         (&[0x0f, 0xae, 0x0b], vec![read(DS, 512)]),       // FXRSTOR
+        (&[0x0f, 0xae, 0x23], vec![write(DS, 64), write(DS, 512)]), // XSAVE
         (&[0x0f, 0x28, 0x03], vec![read(DS, 16)]),        // MOVAPS XMM0, [EBX]
         (&[0x0f, 0x29, 0x03], vec![write(DS, 16)]),       // MOVAPS [EBX], XMM0
         (&[0xf3, 0x0f, 0x58, 0x03], vec![read(DS, 4)]),   // ADDSS

@@ -100,3 +100,23 @@ pub fn raised(region: &Region) -> Option<u8> {
     let last = region.inst(region.terminator(Region::ENTRY));
     (last.op == Op::Raise).then_some(last.imm as u8)
 }
+
+/// Another system half of a mode: what checks it asks for.
+const fn checking(mode: Mode, align: bool) -> Mode {
+    let Some(mut system) = mode.system else {
+        return mode;
+    };
+    (system.unchecked, system.based_at_zero, system.align) = (0, 0, align);
+    Mode {
+        flat: false,
+        system: Some(system),
+        ..mode
+    }
+}
+
+/// 32-bit user code whose every access is checked.
+pub const CHECKED32: Mode = checking(USER32, true);
+/// 16-bit protected code likewise.
+pub const CHECKED16: Mode = checking(mode(CodeSize::Code16, Level::Protected(0)), false);
+/// 64-bit user code with alignment checks.
+pub const ALIGNED64: Mode = checking(USER64, true);

@@ -3,7 +3,7 @@
 use super::Lift;
 use crate::features::Features;
 use iced_x86::{Mnemonic, Register};
-use metaphrase_ir::{Helper, Type, XsaveOp};
+use metaphrase_ir::{Helper, Type, Value, XsaveOp};
 
 /// Lifts the instruction if it is one of this group.
 pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
@@ -57,7 +57,7 @@ fn extended(cx: &mut Lift<'_>, helper: Helper, change: impl Fn(&mut XsaveOp)) {
         offers_compaction: cx.mode.features.has(Features::XSAVEC),
     };
     change(&mut op);
-    let addr = cx.linear();
+    let addr = extended_address(cx, helper == Helper::Xsave);
     let low = cx.read_gpr(Register::EAX);
     let low = cx.ir.zext(Type::I64, low);
     let high = cx.read_gpr(Register::EDX);
@@ -66,6 +66,19 @@ fn extended(cx: &mut Lift<'_>, helper: Helper, change: impl Fn(&mut XsaveOp)) {
     let high = cx.ir.shl(high, shift);
     let mask = cx.ir.or(low, high);
     cx.ir.call(helper, op.pack(), &[addr, mask]);
+}
+
+/// The image's linear address. Segments are asked for the legacy region and the header, which every
+/// image has; extended regions behind them are taken to lie in the segment too.
+fn extended_address(cx: &mut Lift<'_>, write: bool) -> Value {
+    let ea = cx.effective_address();
+    let segment = cx.insn.memory_segment();
+    if cx.is_checked(segment, write) {
+        let legacy = cx.iconst(Type::I64, 512);
+        let header = cx.ir.add(ea, legacy);
+        cx.check_segment(segment, header, 64, write);
+    }
+    cx.access(segment, ea, 512, write)
 }
 
 /// XGETBV: register ECX to EDX:EAX.
