@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acpi_pm;
+pub mod apic;
 pub mod bus;
 pub mod dma;
 pub mod hpet;

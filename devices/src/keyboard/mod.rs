@@ -180,7 +180,7 @@ impl Keyboard {
             if let Some((byte, from_mouse)) = self.state.answers.pop_front() {
                 self.put(byte, from_mouse);
             } else if now >= self.state.ready {
-                if let Some(byte) = self.from_keyboard() {
+                if let Some(byte) = self.next_of_keyboard() {
                     self.put(byte, false);
                 } else if self.mouse_waits()
                     && let Some(byte) = self.state.mouse.pop()
@@ -192,7 +192,7 @@ impl Keyboard {
         self.drive();
     }
 
-    fn from_keyboard(&mut self) -> Option<u8> {
+    fn next_of_keyboard(&mut self) -> Option<u8> {
         while self.keyboard_waits() {
             let byte = self.state.keyboard.pop()?;
             if self.mode() & MODE_TRANSLATE == 0 {

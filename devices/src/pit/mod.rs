@@ -135,7 +135,7 @@ impl Pit {
     }
 
     fn port_b(&self) -> u8 {
-        let refresh = self.state.cycle / REFRESH_CYCLES & 1 != 0;
+        let refresh = (self.state.cycle / REFRESH_CYCLES) & 1 != 0;
         self.state.port_b
             | if refresh { REFRESH } else { 0 }
             | if self.state.counters[2].out() {
