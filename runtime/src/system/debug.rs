@@ -204,9 +204,9 @@ pub fn report_pending(state: &mut CpuState) -> bool {
     pending != 0
 }
 
-/// Notes an access to a port: a breakpoint on it becomes a #DB after the instruction.
-pub(super) fn note_port(cx: &Cx, port: u64, len: u64) {
-    let hits = breakpoints(cx.state()).hits(Watched::Port, port, len);
+/// Notes an access: a breakpoint on it becomes a #DB after the instruction.
+pub(super) fn note(cx: &Cx, watched: Watched, first: u64, len: u64) {
+    let hits = breakpoints(cx.state()).hits(watched, first, len);
     if hits != 0 {
         let sys = cx.sys();
         sys.pending_debug |= hits;

@@ -8,6 +8,7 @@ mod delivery;
 mod flags;
 mod model;
 mod paging;
+mod ports;
 mod random;
 mod segments;
 mod tables;
