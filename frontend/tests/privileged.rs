@@ -6,7 +6,7 @@ mod common;
 use common::{
     COMPAT, KERNEL32, KERNEL64, REAL, USER32, USER64, V86, calls, insts, lift, raised, with,
 };
-use metaphrase_frontend::{Limits, Mode, Policy, SensitivePolicy, lift_region};
+use metaphrase_frontend::{Limits, Mode, Policy, Sensitive, SensitivePolicy, lift_region};
 use metaphrase_ir::{Helper, Op, SystemKind, SystemOp};
 
 /// What an instruction becomes.
@@ -278,4 +278,22 @@ fn each_ends_its_block() {
 fn xsetbv_needs_osxsave_before_privilege() {
     let off = with(USER64, |s| s.osxsave = false);
     assert_eq!(becomes(&[0x0f, 0x01, 0xd1], off), Ud);
+}
+
+#[test]
+fn the_page_lists_every_kind() {
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/sensitive-instructions.md"
+    );
+    let page = std::fs::read_to_string(path).unwrap();
+    let (_, system) = page.split_once("## In a full system").unwrap();
+    for kind in Sensitive::ALL {
+        let row = system
+            .lines()
+            .filter(|l| l.starts_with("| `"))
+            .filter_map(|l| l.split('|').nth(1))
+            .any(|names| names.contains(&format!("`{kind}`")));
+        assert!(row, "{kind} has no row");
+    }
 }
