@@ -4,5 +4,6 @@
 
 mod exceptions;
 mod harness;
+mod ladder;
 mod modes;
 mod tables;
