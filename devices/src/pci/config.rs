@@ -43,6 +43,8 @@ const STATUS_CAPABILITIES: u8 = 0x10;
 const FIRST_CAPABILITY: usize = 0x40;
 /// The index under which the expansion ROM is listed with the base address registers.
 pub const ROM_INDEX: u8 = 6;
+/// The index of a range that another register places.
+pub const FIXED_INDEX: u8 = 7;
 
 /// What a base address register asks for. Sizes are powers of two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -95,7 +97,7 @@ impl Bar {
 /// A range at which a function answers at present.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Mapping {
-    /// Base address register 0 to 5, or [`ROM_INDEX`].
+    /// Base address register 0 to 5, or [`ROM_INDEX`], or [`FIXED_INDEX`].
     pub bar: u8,
     /// I/O ports, not memory.
     pub io: bool,

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 pub use config::{
     BARS, Bar, COMMAND, COMMAND_IO, COMMAND_MASTER, COMMAND_MEMORY, COMMAND_NO_INTX, ConfigSpace,
-    ConfigState, INTERRUPT_LINE, Mapping, ROM, ROM_INDEX, STATUS,
+    ConfigState, FIXED_INDEX, INTERRUPT_LINE, Mapping, ROM, ROM_INDEX, STATUS,
 };
 use serde::{Deserialize, Serialize};
 
@@ -215,7 +215,7 @@ impl PciHost {
             return;
         }
         let find = |all: &[Mapping], bar| all.iter().find(|m| m.bar == bar).copied();
-        for bar in 0..=ROM_INDEX {
+        for bar in 0..=FIXED_INDEX {
             let (old, new) = (find(&slot.known, bar), find(&now, bar));
             if old != new {
                 self.changes.push(MappingChange {

@@ -71,6 +71,9 @@ impl Counter {
         self.mode = self.mode.min(5);
         self.access = self.access.clamp(1, 3);
         self.count = self.count.min(self.modulus());
+        if self.mode == 3 {
+            self.count &= !1;
+        }
     }
 
     /// OUT.
