@@ -7,7 +7,9 @@ use crate::lift::Lift;
 use crate::lift::privileged::{self, Flow};
 use crate::mode::Mode;
 use crate::policy::SensitivePolicy;
-use iced_x86::{Code, Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, OpKind};
+use iced_x86::{
+    Code, Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, OpKind, Register,
+};
 use metaphrase_ir::{Block, Builder, GuestInsn, Region};
 use std::collections::{HashMap, VecDeque};
 
@@ -171,6 +173,18 @@ fn decode(pc: u64, mode: Mode, code: &dyn CodeSource) -> Result<Decoded, u64> {
             vector: 6,
             len: decoder.position().max(1) as u8,
         }),
+    }
+}
+
+/// Whether the memory operand of the instruction at `pc` is in the stack segment: what an engine
+/// cannot tell of a refused access (an atomic one, or one of a helper) decides between #SS and #GP.
+pub fn operand_is_in_stack(pc: u64, mode: Mode, code: &dyn CodeSource) -> bool {
+    match decode(pc, mode, code) {
+        Ok(Decoded::Insn(insn)) => {
+            let memory = (0..insn.op_count()).any(|n| insn.op_kind(n) == OpKind::Memory);
+            memory && insn.memory_segment() == Register::SS
+        }
+        _ => false,
     }
 }
 
@@ -464,6 +478,16 @@ mod tests {
         assert_eq!(lifted.region.guest.len(), 1);
         assert_eq!(lifted.region.guest[0].len, 5);
         assert_eq!(lifted.bytes, 5);
+    }
+
+    #[test]
+    fn operands_in_the_stack_segment_are_known() {
+        let is = |code: &[u8]| operand_is_in_stack(0, Mode::LONG, &code);
+        assert!(is(&[0xf0, 0x48, 0x01, 0x45, 0])); // LOCK ADD [RBP], RAX
+        assert!(is(&[0x48, 0x01, 0x04, 0x24])); // ADD [RSP], RAX
+        assert!(!is(&[0x48, 0x01, 0x03])); // ADD [RBX], RAX
+        assert!(!is(&[0x65, 0x48, 0x01, 0x45, 0])); // ADD GS:[RBP], RAX
+        assert!(!is(&[0x48, 0x01, 0xe5])); // ADD RBP, RSP
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub mod lift;
 pub mod mode;
 pub mod policy;
 
-pub use discover::{CodeSource, LiftError, Lifted, Limits, lift_region};
+pub use discover::{CodeSource, LiftError, Lifted, Limits, lift_region, operand_is_in_stack};
 pub use features::{CpuidWord, Feature, Features};
 pub use mode::{Level, Mode, SystemMode};
 pub use policy::{Policy, Sensitive, SensitivePolicy};

@@ -11,6 +11,7 @@ use crate::memory::Paged;
 use crate::memory::paged::{Access, CODE_GRAIN, PAGE, Rights};
 use crate::system::Fault;
 use hashbrown::HashMap;
+use metaphrase_frontend::operand_is_in_stack;
 
 /// Hits on a page's code after which it counts as changing.
 const CHANGING: u32 = 50;
@@ -82,7 +83,11 @@ impl Vcpu {
         let Some(paged) = self.env.memory.paged() else {
             return Ok(Next::Slice);
         };
-        if let Some(fault) = paged.fault_of(addr, write, stack) {
+        if let Some(mut fault) = paged.fault_of(addr, write, stack) {
+            let pc = self.state.rip;
+            if fault.vector == 13 && operand_is_in_stack(pc, self.mode, &self.code(pc)) {
+                fault = Fault::ss(0);
+            }
             return Ok(Next::Stop(Stop::Exception(fault.into())));
         }
         self.stats.smc_writes += 1;
