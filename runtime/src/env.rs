@@ -5,7 +5,7 @@ use crate::cpu_model::CpuModel;
 use crate::memory::GuestMemory;
 use crate::state::CpuState;
 use crate::system::SystemEnv;
-use metaphrase_ir::Helper;
+use metaphrase_ir::{Helper, SystemKind};
 use std::time::Instant;
 
 /// Where RDTSC gets its value from.
@@ -48,6 +48,8 @@ pub struct Env {
     pub gdt: [Option<UserSegment>; GDT_ENTRIES],
     /// What a whole system's CPU is connected to; `None` in a Linux program.
     pub system: Option<Box<SystemEnv>>,
+    /// System instructions carried out, by `SystemKind as usize`.
+    pub system_calls: [u64; SystemKind::ALL.len()],
     /// Nanoseconds of guest time that passed without instructions, which a TSC that counts
     /// instructions counts too.
     pub skipped: u64,
@@ -79,6 +81,7 @@ impl Env {
             fuel_given: 0,
             gdt,
             system: None,
+            system_calls: [0; SystemKind::ALL.len()],
             skipped: 0,
         })
     }

@@ -1,6 +1,7 @@
 //! What a virtual CPU counts about itself. The counters belong to their CPU, and are cheap enough
 //! to be always on.
 
+use crate::memory::paged::TlbStats;
 use metaphrase_backend::sse;
 use metaphrase_ir::Helper;
 use serde::Serialize;
@@ -104,8 +105,16 @@ pub struct Stats {
     pub exceptions: u64,
     /// System calls.
     pub syscalls: u64,
+    /// Interrupts delivered to a whole system's processor.
+    pub interrupts: u64,
     /// Fuel slices.
     pub slices: u64,
+    /// System instructions carried out, by name.
+    pub system: BTreeMap<String, u64>,
+    /// The soft TLB of a whole system.
+    pub tlb: Option<TlbStats>,
+    /// Guest time that passed in HLT, in deterministic mode; host time asleep in real-time mode.
+    pub idle_ns: u64,
     /// Traps by mnemonic: sensitive instructions emulated alone.
     pub traps: BTreeMap<String, u64>,
     /// Callouts by helper.

@@ -75,7 +75,35 @@ pub fn text(s: &Stats) -> String {
         "guest          {} system calls, {} exceptions",
         s.syscalls, s.exceptions
     );
-    for (title, map) in [("traps", &s.traps), ("callouts", &s.callouts)] {
+    if let Some(t) = &s.tlb {
+        let share = 100.0 * t.miss_ns as f64 / s.run_ns.max(1) as f64;
+        let _ = writeln!(
+            out,
+            "soft TLB       {} misses ({share:.1} % of the time), {} walks ({} faults), {} code misses; \
+             {} flushes, {} of what is not global, {} of a page; {} writes beside code",
+            t.misses,
+            t.walks,
+            t.faults,
+            t.code_misses,
+            t.flushes,
+            t.flushes_non_global,
+            t.flushes_page,
+            t.writes_beside_code
+        );
+        let _ = writeln!(
+            out,
+            "outside        {} interrupts, {} device memory accesses, {:.1} ms idle",
+            s.interrupts,
+            t.device_accesses,
+            ms(s.idle_ns)
+        );
+    }
+    let maps = [
+        ("traps", &s.traps),
+        ("callouts", &s.callouts),
+        ("system", &s.system),
+    ];
+    for (title, map) in maps {
         if !map.is_empty() {
             let list: Vec<String> = map.iter().map(|(k, v)| format!("{k} {v}")).collect();
             let _ = writeln!(out, "{title:<14} {}", list.join(", "));

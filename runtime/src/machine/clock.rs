@@ -31,7 +31,7 @@ pub struct GuestClock {
     start: Instant,
     /// Deterministic: instructions executed when last told.
     instructions: AtomicU64,
-    /// Deterministic: nanoseconds skipped.
+    /// Deterministic: nanoseconds skipped; else nanoseconds slept.
     skipped: AtomicU64,
 }
 
@@ -61,7 +61,7 @@ impl GuestClock {
         self.instructions.store(instructions, Ordering::Relaxed);
     }
 
-    /// Nanoseconds that were skipped.
+    /// Nanoseconds that were skipped (deterministic) or slept.
     pub fn skipped(&self) -> u64 {
         self.skipped.load(Ordering::Relaxed)
     }
@@ -93,7 +93,10 @@ impl GuestClock {
                 self.skipped.fetch_add(missing, Ordering::Relaxed);
             }
             TimeMode::RealTime => {
-                std::thread::sleep(Duration::from_nanos(missing).min(LONGEST_SLEEP));
+                let nap = Duration::from_nanos(missing).min(LONGEST_SLEEP);
+                std::thread::sleep(nap);
+                self.skipped
+                    .fetch_add(nap.as_nanos() as u64, Ordering::Relaxed);
             }
         }
     }

@@ -96,6 +96,8 @@ pub struct Machine {
     timers: Vec<Box<dyn Timed + Send>>,
     stop: Arc<AtomicU32>,
     nmi: bool,
+    /// Interrupts delivered.
+    delivered: u64,
 }
 
 impl std::fmt::Debug for Machine {
@@ -127,6 +129,7 @@ impl Machine {
             timers: parts.timers,
             stop: Arc::default(),
             nmi: false,
+            delivered: 0,
         };
         machine.reset();
         Ok(machine)
@@ -183,7 +186,10 @@ impl Machine {
 
     /// The counters.
     pub fn report(&mut self) -> Stats {
-        self.vcpu.report()
+        let mut stats = self.vcpu.report();
+        stats.idle_ns = self.clock.skipped();
+        stats.interrupts = self.delivered;
+        stats
     }
 
     /// A number other than 0 stored here makes [`Machine::run`] return soon with it.
@@ -316,6 +322,7 @@ impl Machine {
             return false;
         };
         let vector = controller.acknowledge();
+        self.delivered += 1;
         self.vcpu.state.sys.activity = Activity::Running;
         self.deliver(Fault::plain(vector), Source::External);
         true

@@ -149,6 +149,16 @@ impl Cx {
         env.memory.paged().expect("a full system's memory")
     }
 
+    fn count(&self, kind: SystemKind) {
+        let env = self.state().env.cast::<Env>();
+        // SAFETY: the state is attached to an environment, and the counter is not otherwise
+        // accessed during the call.
+        unsafe {
+            let count = &raw mut (*env).system_calls[kind as usize];
+            *count = (*count).wrapping_add(1);
+        }
+    }
+
     /// To be called after any change of CR0, CR3, CR4, IA32_EFER, the privilege level, RFLAGS.AC,
     /// RFLAGS.VM, A20 or a segment register: memory accesses and the dispatcher follow.
     pub fn changed(&self) {
@@ -231,6 +241,7 @@ fn carry_out(cx: &Cx, op: SystemOp, a: u64, b: u64, next: u64) -> Outcome {
     if op.kind.leaves() {
         cx.state().rip = next;
     }
+    cx.count(op.kind);
     if matches!(
         op.kind,
         SystemKind::In | SystemKind::Out | SystemKind::PortString

@@ -22,7 +22,7 @@ use crate::tier::CompileService;
 use crate::translate::TranslateError;
 use metaphrase_backend::{Arena, BackendError, Watch, host_fault};
 use metaphrase_frontend::{Lifted, Mode};
-use metaphrase_ir::SyscallKind;
+use metaphrase_ir::{SyscallKind, SystemKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -291,6 +291,12 @@ impl Vcpu {
         if let Some(arena) = self.jit.as_ref().and_then(|jit| jit.arena.as_ref()) {
             self.stats.arena_used = arena.used() as u64;
             self.stats.arena_limit = arena.limit() as u64;
+        }
+        self.stats.tlb = self.env.memory.paged().map(|p| p.stats());
+        for (kind, &count) in SystemKind::ALL.iter().zip(&self.env.system_calls) {
+            if count > 0 {
+                self.stats.system.insert(kind.name().to_string(), count);
+            }
         }
         self.stats.clone()
     }
