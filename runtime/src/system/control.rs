@@ -119,7 +119,7 @@ fn may_enter_long_mode(cx: &Cx) -> Result<(), Fault> {
 }
 
 /// Whether those registers select PAE paging, which keeps its four top entries in the CPU.
-fn uses_pae(cr0: u64, cr4: u64, efer: u64) -> bool {
+pub(super) fn uses_pae(cr0: u64, cr4: u64, efer: u64) -> bool {
     cr0 & cr0::PG != 0 && cr4 & cr4::PAE != 0 && efer & efer::LMA == 0
 }
 
@@ -175,7 +175,7 @@ pub(super) fn set_cr3(cx: &Cx, value: u64) -> Result<(), Fault> {
 }
 
 /// The bits of CR4 that the CPU model has.
-fn cr4_bits(cx: &Cx) -> u64 {
+pub(super) fn cr4_bits(cx: &Cx) -> u64 {
     let system = [
         (SystemFeatures::VME, cr4::VME | cr4::PVI),
         (SystemFeatures::DE, cr4::DE),

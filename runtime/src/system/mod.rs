@@ -29,7 +29,7 @@ mod ports;
 mod rights;
 pub mod segment;
 mod segment_info;
-mod smm;
+pub mod smm;
 mod stack;
 pub mod state;
 mod tables;

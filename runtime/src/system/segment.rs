@@ -341,9 +341,14 @@ pub(super) fn in_limit(segment: &SystemSegment, offset: u64, size: u64) -> bool 
 /// Whether the segment allows the access (SDM volume 3, 5.3 and 5.5).
 pub(super) fn check(cx: &Cx, access: SegmentAccess, offset: u64) -> Result<(), Fault> {
     let n = usize::from(access.segment).min(GS);
-    // Null FS and GS, and limits, are no obstacle in 64-bit code.
+    let refused = if n == SS { Fault::ss(0) } else { Fault::gp(0) };
+    // Null segments and limits are no obstacle in 64-bit code, but addresses may be.
     if mode::is_long_code(cx.state()) {
-        return Ok(());
+        let base = if n < FS { 0 } else { cx.state().seg_base[n] };
+        let first = base.wrapping_add(offset);
+        let last = first.wrapping_add(u64::from(access.size).saturating_sub(1));
+        let fine = is_canonical(first) && is_canonical(last);
+        return if fine { Ok(()) } else { Err(refused) };
     }
     let segment = get(cx, n);
     let is_code = segment.attr & attr::CODE != 0;
@@ -359,7 +364,7 @@ pub(super) fn check(cx: &Cx, access: SegmentAccess, offset: u64) -> Result<(), F
     if is_usable(&segment) && allowed && in_limit(&segment, offset, u64::from(access.size)) {
         return Ok(());
     }
-    Err(if n == SS { Fault::ss(0) } else { Fault::gp(0) })
+    Err(refused)
 }
 
 /// Makes what the data segment registers hold unusable where a return to the outer level `cpl`

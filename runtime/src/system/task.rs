@@ -7,7 +7,7 @@ use super::descriptor::{Descriptor, code, is_null, kind, linear, rpl};
 use super::interrupt::deliver;
 use super::segment::{self, CS, DS, ES, FS, GS, SS};
 use super::stack::Stack;
-use super::{Cx, Event, Fault, Source, SystemSegment, cr0};
+use super::{Cx, Event, Fault, Source, SystemSegment, control, cr0, debug};
 use crate::memory::paged::Rights;
 use metaphrase_ir::sysflags;
 
@@ -228,8 +228,7 @@ fn switch(cx: &Cx, mut d: Descriptor, reason: Reason, flags: u64) -> Result<Opti
         return Ok(Some(fault));
     }
     if trap {
-        const BT: u64 = 1 << 15;
-        cx.sys().dr[6] |= BT;
+        debug::report(cx.state(), debug::BT);
         return Ok(Some(Fault::plain(1)));
     }
     Ok(None)
@@ -282,6 +281,11 @@ fn load(cx: &Cx, image: &Image) -> Result<(), Fault> {
             segment::null(cx, n, selector)
         };
         segment::set(cx, n, segment);
+    }
+    let sys = cx.sys();
+    let pae = control::uses_pae(sys.cr0, sys.cr4, sys.efer);
+    if pae && image.cr3.is_some() {
+        sys.pdpte = control::load_pdptes(cx, sys.cr3)?;
     }
     cx.changed();
     load_ldt(cx, image.ldt)?;

@@ -5,12 +5,14 @@ mod bench;
 mod control;
 mod debug;
 mod delivery;
+mod fast_calls;
 mod flags;
 mod model;
 mod paging;
 mod ports;
 mod random;
 mod segments;
+mod smm;
 mod tables;
 mod transfers;
 
