@@ -2,6 +2,7 @@
 //! runs in the interpreter and every compiled tier, which must agree on the state and on the
 //! number of instructions.
 
+mod accesses;
 mod exceptions;
 mod harness;
 mod ladder;
