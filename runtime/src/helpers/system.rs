@@ -11,7 +11,12 @@ pub(super) fn cpuid(cx: &Cx, _descriptor: u32, _args: [u64; 3]) -> u64 {
         let gpr = &cx.state().gpr;
         (gpr[Reg::Rax as usize] as u32, gpr[Reg::Rcx as usize] as u32)
     };
-    let words = cx.env().cpu.cpuid(leaf, sub);
+    let env = cx.env();
+    let words = if env.memory.paged().is_some() {
+        crate::system::cpuid(cx, leaf, sub)
+    } else {
+        env.cpu.cpuid(leaf, sub)
+    };
     let order = [Reg::Rax, Reg::Rbx, Reg::Rcx, Reg::Rdx];
     for (reg, word) in order.into_iter().zip(words) {
         cx.state().gpr[reg as usize] = u64::from(word);

@@ -14,6 +14,7 @@
 //! - `control.rs`, `debug.rs`, `msr.rs`, `tables.rs`, `flags.rs`, `paging.rs`, `ports.rs`: the rest.
 
 mod control;
+mod cpuid;
 pub mod debug;
 mod descriptor;
 mod fast_call;
@@ -24,6 +25,7 @@ pub mod interrupt;
 mod iret;
 pub mod mode;
 mod msr;
+mod mtrr;
 mod paging;
 mod ports;
 mod rights;
@@ -42,6 +44,7 @@ use crate::env::Env;
 pub use crate::helpers::Cx;
 use crate::machine::GuestClock;
 use crate::memory::Paged;
+pub(crate) use cpuid::cpuid;
 pub use fault::Fault;
 use metaphrase_devices::Bus;
 use metaphrase_ir::{SegmentAccess, SystemKind, SystemOp};
@@ -95,6 +98,22 @@ pub trait InterruptController: Send {
     fn acknowledge(&mut self) -> u8;
 }
 
+/// Frequencies as CPUID tells them (leaves 15H and 16H).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClockRates {
+    /// The core crystal, which also feeds the timer of the local APIC.
+    pub crystal_hz: u32,
+    /// Ticks of the time-stamp counter in one of the crystal's.
+    pub tsc_ratio: u32,
+}
+
+impl ClockRates {
+    /// The frequency of the time-stamp counter.
+    pub fn tsc_hz(self) -> u64 {
+        u64::from(self.crystal_hz) * u64::from(self.tsc_ratio)
+    }
+}
+
 /// What a whole system's CPU is connected to, besides memory.
 pub struct SystemEnv {
     ports: Mutex<Bus>,
@@ -105,8 +124,8 @@ pub struct SystemEnv {
     pub ignore_msrs: bool,
     /// The identifier of the CPU's local APIC, if the machine has one.
     pub apic_id: Option<u8>,
-    /// The frequency of the time-stamp counter, if CPUID is to tell it.
-    pub tsc_hz: Option<u64>,
+    /// The frequencies that CPUID tells, if it is to tell them.
+    pub rates: Option<ClockRates>,
 }
 
 impl std::fmt::Debug for SystemEnv {
@@ -123,7 +142,7 @@ impl SystemEnv {
             clock,
             ignore_msrs: false,
             apic_id: None,
-            tsc_hz: None,
+            rates: None,
         }
     }
 

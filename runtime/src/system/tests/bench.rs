@@ -84,7 +84,7 @@ impl Bench {
     pub fn long(mut self, cpl: u8) -> Bench {
         const PML4: u64 = RAM - 0x8000;
         let entry = |at: u64, value: u64| self.phys().write_bytes(at, &value.to_le_bytes());
-        entry(PML4, PML4 + 0x1000 | 7);
+        entry(PML4, (PML4 + 0x1000) | 7);
         for gib in 0..4 {
             let directory = PML4 + 0x2000 + gib * 0x1000;
             entry(PML4 + 0x1000 + 8 * gib, directory | 7);

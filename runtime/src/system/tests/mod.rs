@@ -3,11 +3,13 @@
 
 mod bench;
 mod control;
+mod cpuid;
 mod debug;
 mod delivery;
 mod fast_calls;
 mod flags;
 mod model;
+mod msr;
 mod paging;
 mod ports;
 mod random;

@@ -54,7 +54,7 @@ fn stores_are_for_everybody_without_umip() {
             Ok(())
         };
         for (umip, user) in [(false, Ok(())), (true, Err(GP))] {
-            let mut check = |mut bench: Bench, expected: Result<(), Fault>| {
+            let check = |mut bench: Bench, expected: Result<(), Fault>| {
                 if umip {
                     bench.state.sys.cr4 |= cr4::UMIP;
                 }
