@@ -322,6 +322,8 @@ impl Machine {
             return false;
         };
         let vector = controller.acknowledge();
+        // RF ends with the instruction that it was for.
+        self.vcpu.state.sysflags &= !sysflags::RF;
         self.delivered += 1;
         self.vcpu.state.sys.activity = Activity::Running;
         self.deliver(Fault::plain(vector), Source::External);

@@ -5,11 +5,9 @@ use crate::cache::{Key, Progress, TransId};
 use crate::interp::{self, NO_SLOT};
 use crate::options::Engine;
 use crate::state::CpuState;
-use crate::system::Shadow;
 use crate::translate::{to_ir, to_program};
-use iced_x86::{Decoder, Mnemonic};
-use metaphrase_frontend::{CodeSource, Limits, SensitivePolicy};
-use metaphrase_ir::{ExitReason, SyscallKind, sysflags};
+use metaphrase_frontend::{Limits, SensitivePolicy};
+use metaphrase_ir::{ExitReason, SyscallKind};
 
 impl Vcpu {
     /// Runs until the fuel does not cover the next block. `left` is how many instructions the
@@ -20,7 +18,7 @@ impl Vcpu {
         let mut next = self.lookup_or_fault()?;
         loop {
             next = match next {
-                Next::Go(_) if self.state.sysflags & sysflags::TF != 0 => self.traced_step()?,
+                Next::Go(_) if self.is_careful() => self.careful_step()?,
                 Next::Go(id) => self.dispatch(id)?,
                 Next::Slice if self.state.fuel > 0 && (short || left <= self.options.slice) => {
                     self.last_block()?
@@ -316,48 +314,5 @@ impl Vcpu {
             ExitReason::Jump if self.state.fuel <= 0 => Ok(Next::Slice),
             reason => self.leave(reason),
         }
-    }
-
-    /// Runs one instruction with RFLAGS.TF set: #DB comes after it, even if it clears TF (SDM
-    /// volume 3, 18.3.1.4). Whatever sets TF leaves its region through here. In a whole system INT
-    /// n clears TF and traps no more, and a load of SS puts the trap off.
-    fn traced_step(&mut self) -> Result<Next, VcpuError> {
-        const DB: u8 = 1;
-        let interrupt = self.is_system()
-            && matches!(
-                self.mnemonic(),
-                Mnemonic::Int | Mnemonic::Int1 | Mnemonic::Int3 | Mnemonic::Into
-            );
-        match self.single_step()? {
-            // Done, and something else wants to be looked at too: after the trap.
-            Next::Stop(Stop::Attention) => self.state.sys.look = true,
-            Next::Stop(stop) => return Ok(Next::Stop(stop)),
-            Next::Go(_) | Next::Slice => {}
-        }
-        let put_off = interrupt && self.state.sysflags & sysflags::TF == 0
-            || self.is_system() && self.state.sys.shadow == Shadow::MovSs;
-        if put_off {
-            return self.lookup_or_fault();
-        }
-        Ok(Next::Stop(Stop::Exception(Exception {
-            vector: DB,
-            error: None,
-            addr: 0,
-            bus: false,
-        })))
-    }
-
-    /// The mnemonic of the instruction at RIP.
-    fn mnemonic(&self) -> Mnemonic {
-        let mut bytes = [0; 15];
-        let n = self.code(self.state.rip).fetch(self.state.rip, &mut bytes);
-        Decoder::new(self.mode.code.bits(), &bytes[..n], 0)
-            .decode()
-            .mnemonic()
-    }
-
-    pub(super) fn count_trap(&mut self) {
-        let name = format!("{:?}", self.mnemonic()).to_lowercase();
-        *self.stats.traps.entry(name).or_default() += 1;
     }
 }

@@ -6,6 +6,7 @@
 //!   them away.
 
 mod churn;
+mod debug;
 mod dispatch;
 mod faults;
 mod retire;

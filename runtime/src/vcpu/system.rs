@@ -25,7 +25,7 @@ pub(super) struct CodeSegment {
 }
 
 impl CodeSegment {
-    fn of(s: &CpuState) -> CodeSegment {
+    pub fn of(s: &CpuState) -> CodeSegment {
         CodeSegment {
             base: s.seg_base[CS],
             limit: u64::from(s.sys.seg_limit[CS]),
@@ -34,7 +34,7 @@ impl CodeSegment {
     }
 
     /// The linear address of an instruction pointer.
-    fn linear(self, pc: u64) -> Result<u64, Fault> {
+    pub fn linear(self, pc: u64) -> Result<u64, Fault> {
         if self.long {
             let canonical = (pc as i64) << 16 >> 16 == pc as i64;
             return if canonical { Ok(pc) } else { Err(Fault::gp(0)) };
