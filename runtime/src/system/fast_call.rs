@@ -55,7 +55,8 @@ pub(super) fn syscall(cx: &Cx, _op: SystemOp, _a: u64, _b: u64, next: u64) -> Ou
     let long = mode::is_long_code(cx.state());
     let ia32e = is_ia32e(cx);
     let protected = mode::level(cx.state()).is_protected();
-    if cx.sys().efer & efer::SCE == 0 || !long && !(protected && is_amd(cx)) {
+    let exists = long || protected && is_amd(cx);
+    if cx.sys().efer & efer::SCE == 0 || !exists {
         return Err(Fault::UD);
     }
     let msr = cx.sys().msr;

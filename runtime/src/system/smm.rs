@@ -6,11 +6,11 @@
 //! name. SMBASE relocation and auto-halt restart are there; I/O instruction restart is not, and
 //! the revision does not claim it.
 
-use super::segment::{CS, SS};
+use super::segment::CS;
 use super::{Activity, Cx, Fault, Outcome, Shadow, SystemSegment, attr, control, cr0, efer};
 use super::{SystemState, segment};
 use metaphrase_frontend::Features;
-use metaphrase_ir::{SystemOp, sysflags};
+use metaphrase_ir::SystemOp;
 
 /// Where the state-save area begins and how long it is, from SMBASE on.
 const AREA: u64 = 0xfc00;
@@ -117,6 +117,7 @@ fn walk_amd64(area: &mut Area, saved: &mut Saved) {
     }
     area.flag(0xfec9, &mut saved.halted);
     area.flag(0xfeca, &mut sys.nmi_blocked);
+    area.number(0xfecb, 1, &mut sys.cpl);
     area.field(0xfed0, 8, &mut sys.efer);
     area.field(0xfefc, 4, &mut saved.revision);
     area.number(0xff00, 4, &mut sys.smbase);
@@ -170,6 +171,7 @@ fn walk_p6(area: &mut Area, saved: &mut Saved) {
     }
     area.field(0xff74, 4, &mut sys.cr4);
     area.flag(0xff78, &mut sys.nmi_blocked);
+    area.number(0xff79, 1, &mut sys.cpl);
 }
 
 fn walk(cx: &Cx, area: &mut Area, saved: &mut Saved) {
@@ -260,12 +262,7 @@ pub(super) fn rsm(cx: &Cx, _op: SystemOp, _a: u64, _b: u64, _next: u64) -> Outco
     } else {
         Activity::Running
     };
-    // SS has the level of the code (SDM volume 3, 5.5).
-    sys.cpl = match saved.rflags & sysflags::VM != 0 {
-        _ if sys.cr0 & cr0::PE == 0 => 0,
-        true => 3,
-        false => (saved.segments[SS].attr >> attr::DPL_SHIFT) as u8 & 3,
-    };
+    sys.cpl &= 3;
     for (n, segment) in saved.segments.iter().enumerate() {
         segment::set(cx, n, *segment);
     }
@@ -297,15 +294,10 @@ fn is_valid(cx: &Cx, saved: &Saved) -> bool {
     const EFER_BITS: u64 = efer::SCE | efer::LME | efer::LMA | efer::NXE;
     let sys = &saved.sys;
     let has = |bit| sys.cr0 & bit != 0;
-    let paging = has(cr0::PG);
     let long = sys.efer & efer::LMA != 0;
-    let long_fits = !long || paging && sys.efer & efer::LME != 0;
-    let wide = cx.env().cpu.features().has(Features::LM);
-    sys.cr0 >> 32 == 0
-        && sys.cr4 & !control::cr4_bits(cx) == 0
-        && sys.efer & !EFER_BITS == 0
-        && !(paging && !has(cr0::PE))
-        && !(has(cr0::NW) && !has(cr0::CD))
-        && long_fits
-        && (wide || !long)
+    let reserved = sys.cr0 >> 32 | sys.cr4 & !control::cr4_bits(cx) | sys.efer & !EFER_BITS;
+    let contradictory = has(cr0::PG) && !has(cr0::PE) || has(cr0::NW) && !has(cr0::CD);
+    let long_fits =
+        has(cr0::PG) && sys.efer & efer::LME != 0 && cx.env().cpu.features().has(Features::LM);
+    reserved == 0 && !contradictory && (!long || long_fits)
 }

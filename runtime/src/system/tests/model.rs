@@ -201,7 +201,7 @@ impl Model {
     fn arrive(&self, d: &Fields, cs: u16, rip: u64) -> Result<Jump, Refusal> {
         let refused = if self.ia32e && d.l {
             // Bits 47 to 63 must be equal.
-            !(rip < 1 << 47 || rip >= u64::MAX - (1 << 47) + 1)
+            ![0, 0x1_ffff].contains(&(rip >> 47))
         } else {
             rip > d.limit
         };

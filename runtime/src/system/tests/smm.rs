@@ -17,7 +17,7 @@ fn guest(long: bool, model: &str) -> Guest {
     g.state.sys.smbase = 0x1_0000;
     for (n, register) in g.state.gpr.iter_mut().enumerate() {
         let high = if long { 0x1111_0000_0000_0000 } else { 0 };
-        *register = high | 0x100 * (n as u64 + 1);
+        *register = high + 0x100 * (n as u64 + 1);
         if !long && n > 7 {
             *register = 0;
         }
