@@ -322,14 +322,18 @@ fn ignored(cx: &Cx, n: u32, access: &str) -> bool {
     system.is_some_and(|s| s.ignore_msrs)
 }
 
-/// RDMSR. The result is for EDX:EAX.
+/// RDMSR. The result is in EDX:EAX too.
 pub(super) fn rdmsr(cx: &Cx, _op: SystemOp, _a: u64, _b: u64, _next: u64) -> Outcome {
     let n = start(cx)?;
-    match read(cx, n) {
-        Some(value) => Ok(value),
-        None if ignored(cx, n, "read") => Ok(0),
-        None => Err(Fault::gp(0)),
-    }
+    let value = match read(cx, n) {
+        Some(value) => value,
+        None if ignored(cx, n, "read") => 0,
+        None => return Err(Fault::gp(0)),
+    };
+    let gpr = &mut cx.state().gpr;
+    gpr[Reg::Rax as usize] = value & 0xffff_ffff;
+    gpr[Reg::Rdx as usize] = value >> 32;
+    Ok(value)
 }
 
 /// WRMSR.

@@ -11,7 +11,12 @@ const NOT_CANONICAL: u64 = 1 << 47;
 
 fn read(bench: &mut Bench, number: u32) -> Result<u64, Fault> {
     bench.set(Reg::Rcx, 0x5555_0000_0000_0000 | u64::from(number));
-    bench.plain(Kind::Rdmsr, 0)
+    bench.set(Reg::Rax, u64::MAX);
+    bench.set(Reg::Rdx, u64::MAX);
+    let value = bench.plain(Kind::Rdmsr, 0)?;
+    assert_eq!(bench.reg(Reg::Rax), value & 0xffff_ffff);
+    assert_eq!(bench.reg(Reg::Rdx), value >> 32);
+    Ok(value)
 }
 
 fn write(bench: &mut Bench, number: u32, value: u64) -> Result<u64, Fault> {

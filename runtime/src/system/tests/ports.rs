@@ -291,13 +291,11 @@ fn a_fault_stops_at_its_element() {
     assert_eq!((bench.reg(Reg::Rdi), bench.reg(Reg::Rcx)), (0x8004, 3));
     assert_eq!(log.lock().unwrap().reads, 2, "the port was not read for it");
     // A page that is missing or may not be written.
-    for (bits, error) in [(0u64, 2), (0x85, 3)] {
+    for (bits, error) in [(0u64, 2), (0x20_0085, 3)] {
         let (made, log) = self::bench();
         let mut bench = made.long(0);
         let entry = bench.state.sys.cr3 + 0x2000 + 8;
-        bench
-            .phys()
-            .write_bytes(entry, &(bits | 0x20_0000 * (bits & 1)).to_le_bytes());
+        bench.phys().write_bytes(entry, &bits.to_le_bytes());
         bench.state.sys.cr0 |= crate::system::cr0::WP;
         bench.cx().changed();
         bench.set(Reg::Rdx, 0x1f0);
