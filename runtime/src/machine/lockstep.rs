@@ -73,8 +73,9 @@ fn differences(first: &Machine, second: &Machine) -> Vec<(String, String, String
     // What is left of a slice is no register.
     (a.fuel, b.fuel) = (0, 0);
     let mut out = a.differences(&b);
-    if first.state().sys != second.state().sys {
-        let [a, b] = [first, second].map(|m| format!("{:x?}", m.state().sys));
+    let [a, b] = [first, second].map(|m| m.state().sys.architectural());
+    if a != b {
+        let [a, b] = [a, b].map(|sys| format!("{sys:x?}"));
         out.push(("system registers".to_string(), a, b));
     }
     if first.instructions() != second.instructions() {

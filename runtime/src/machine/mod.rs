@@ -210,7 +210,7 @@ impl Machine {
         let s = &self.vcpu.state;
         (s.gpr, s.rip, s.rflags(), s.seg_base, s.seg_sel).hash(&mut hasher);
         (s.xmm, s.ymm_hi, s.mxcsr).hash(&mut hasher);
-        format!("{:?}{:?}", s.x87, s.sys).hash(&mut hasher);
+        format!("{:?}{:?}", s.x87, s.sys.architectural()).hash(&mut hasher);
         self.phys.hash_ram(&mut hasher);
         hasher.finish()
     }

@@ -264,6 +264,15 @@ pub struct Msrs {
 }
 
 impl SystemState {
+    /// The registers without the notes that the dispatcher clears when it comes by.
+    pub fn architectural(&self) -> SystemState {
+        SystemState {
+            mode_changed: false,
+            look: false,
+            ..*self
+        }
+    }
+
     /// After power-up (SDM volume 3, table 9-1). CS's base, 0xffff0000, and RIP, 0xfff0, are the
     /// reset's to set in the other half of the state.
     pub fn power_up() -> SystemState {
