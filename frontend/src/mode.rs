@@ -59,6 +59,9 @@ pub struct SystemMode {
     /// Segments (bit = number in encoding order) whose accesses need no check: 4 GiB, readable
     /// and writable (CS: readable). All of them in 64-bit code.
     pub unchecked: u8,
+    /// Segments likewise, but of 64 KiB, as they are in real-address and virtual-8086 mode:
+    /// offsets up to 0xffff need no check, and no others are allowed.
+    pub short: u8,
     /// Segments (bit = number) whose base is known to be 0. `Mode::flat` says it of four.
     pub based_at_zero: u8,
     /// CR0.EM: x87 instructions raise #NM, MMX and SSE instructions #UD.

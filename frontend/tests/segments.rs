@@ -107,12 +107,34 @@ fn only_the_segments_that_need_it_are_checked() {
     let mode = with(KERNEL32, |s| s.unchecked = 0x3f & !(1 << ES));
     assert_eq!(checks_of(&[0xa5], mode), [write(ES, 4)]);
     assert_eq!(checks_of(&[0x8b, 0x03], mode), []);
-    // A real-mode access through DS: its base too.
+    // A real-mode access through DS: its base too. The limit needs no call, and bytes no check.
     let region = lift(&[0x8b, 0x07], REAL, Policy::Callout);
-    assert_eq!(checks(&region), [read(DS, 2)]);
+    assert_eq!(checks(&region), []);
     assert!(
         insts(&region).any(|i| i.op == Op::GetReg && i.imm == metaphrase_ir::Reg::DsBase as u64)
     );
+}
+
+#[test]
+fn segments_of_64_kilobytes_are_checked_in_place() {
+    let traps = |bytes: &[u8]| -> Vec<u64> {
+        let region = lift(bytes, REAL, Policy::Callout);
+        assert_eq!(checks(&region), [], "{bytes:02x?}");
+        let traps = insts(&region).filter(|i| i.op == Op::TrapIf);
+        traps.map(|i| i.imm).collect()
+    };
+    assert_eq!(traps(&[0x8b, 0x07]), [13]); // MOV AX, [BX]
+    assert_eq!(traps(&[0x8a, 0x07]), []); // MOV AL, [BX]
+    assert_eq!(traps(&[0x67, 0x8a, 0x03]), [13]); // MOV AL, [EBX]
+    assert_eq!(traps(&[0x8b, 0x46, 0]), [12]); // MOV AX, [BP]
+    assert_eq!(traps(&[0xa1, 0x34, 0x12]), []); // MOV AX, [0x1234]
+    assert_eq!(traps(&[0xa1, 0xff, 0xff]), [13]); // MOV AX, [0xffff]
+    assert_eq!(traps(&[0x50]), [12]); // PUSH AX
+    assert_eq!(traps(&[0x66, 0xe9, 0, 0, 1, 0]), [13]); // JMP, beyond
+    assert_eq!(traps(&[0x66, 0xe9, 0, 1, 0, 0]), []); // JMP, inside
+    assert_eq!(traps(&[0x66, 0xff, 0xe0]), [13]); // JMP EAX
+    // Writes through CS are the helper's.
+    assert_eq!(checks_of(&[0x2e, 0x89, 0x07], REAL), [write(CS, 2)]);
 }
 
 #[test]
@@ -216,8 +238,6 @@ fn branches_are_checked_where_code_is_limited() {
         assert!(!checks_target(bytes, KERNEL32), "{bytes:02x?}");
         assert!(!checks_target(bytes, REAL), "{bytes:02x?}");
     }
-    // JMP with a 32-bit operand size in real mode.
-    assert!(checks_target(&[0x66, 0xe9, 0, 0, 1, 0], REAL));
     // The counter and the stack pointer do not move before.
     for bytes in branches {
         let region = lift(bytes, limited, Policy::Callout);

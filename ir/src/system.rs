@@ -65,7 +65,7 @@ system_ops! {
     LoadFar "load_far" leaves "LDS and its kin: segment register n := selector a, general register m := b, at the operand size.";
     PopSegment "pop_seg" leaves "POP into segment register n: selector a, and RSP := b, all of it.";
     SegmentInfo "segment_info" stays "LAR, LSL, VERR, VERW (n = 0 to 3) of selector a: bit 32 if valid, the low half the value.";
-    Swapgs "swapgs" leaves "SWAPGS.";
+    Swapgs "swapgs" stays "SWAPGS.";
 
     // Transfers.
     JmpFar "jmp_far" leaves "JMP to a:b (selector, offset).";
@@ -80,7 +80,7 @@ system_ops! {
     Rsm "rsm" leaves "RSM.";
 
     // Flags and interrupts.
-    Cli "cli" leaves "CLI.";
+    Cli "cli" stays "CLI.";
     Sti "sti" leaves "STI.";
     Pushf "pushf" stays "RFLAGS as PUSHF stores it at the operand size; #GP in virtual-8086 mode.";
     Popf "popf" leaves "POPF of image a at the operand size, and RSP := b at the stack size.";

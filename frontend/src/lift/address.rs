@@ -4,9 +4,9 @@
 //! known to be 0, modulo 2^32 outside 64-bit code (SDM volume 1, 3.7.5; volume 3, 3.4.2). In a
 //! full system an access through a segment that is not known to allow everything is checked first.
 
-use super::{AC, Lift};
+use super::{AC, GP, Lift, SS};
 use iced_x86::Register;
-use metaphrase_ir::{AccessKind, Helper, IntCc, Reg, SegmentAccess, Type, Value};
+use metaphrase_ir::{AccessKind, Helper, IntCc, Op, Reg, SegmentAccess, Type, Value};
 
 /// The register that holds a segment's base.
 pub fn segment_base(segment: Register) -> Reg {
@@ -180,6 +180,9 @@ impl Lift<'_> {
         if !self.is_checked(segment, write) {
             return;
         }
+        if self.is_short(segment) && !(write && segment == Register::CS) {
+            return self.check_short(segment, ea, size);
+        }
         let access = SegmentAccess {
             segment: segment.number() as u8,
             size: size.clamp(1, 512) as u16,
@@ -187,6 +190,25 @@ impl Lift<'_> {
             fetch: false,
         };
         self.ir.call(Helper::SegmentCheck, access.pack(), &[ea]);
+    }
+
+    /// Whether a segment has 64 KiB, and nothing else must be checked.
+    pub fn is_short(&self, segment: Register) -> bool {
+        let bit = 1 << segment.number();
+        self.mode.system.is_some_and(|s| s.short & bit != 0)
+    }
+
+    /// The check of a segment of 64 KiB.
+    fn check_short(&mut self, segment: Register, ea: Value, size: u32) {
+        let def = *self.ir.region.inst(ea);
+        let word = def.op == Op::Zext && self.ir.ty(self.ir.region.args(ea)[0]) == Type::I16;
+        let last = 0x10000 - u64::from(size.clamp(1, 512));
+        if size == 1 && word || self.ir.region.as_const(ea).is_some_and(|ea| ea <= last) {
+            return;
+        }
+        let beyond = self.ir.icmp_imm(IntCc::Ugt, ea, last);
+        let vector = if segment == Register::SS { SS } else { GP };
+        self.ir.trapif(beyond, vector);
     }
 
     /// Whether an access through a segment must be checked. No code segment can be written to.

@@ -176,7 +176,7 @@ impl Lift<'_> {
             let canonical = self.ir.ashr(up, sixteen);
             let wrong = self.ir.icmp(IntCc::Ne, canonical, target);
             self.ir.trapif(wrong, GP);
-        } else if self.has_short_code(self.ir.ty(v)) {
+        } else if self.has_limited_code(self.ir.ty(v)) {
             self.check_limit(target);
         }
         target
@@ -198,7 +198,14 @@ impl Lift<'_> {
             OpKind::NearBranch16 => Type::I16,
             _ => Type::I32,
         };
-        if !self.has_short_code(ty) {
+        if !self.has_limited_code(ty) {
+            return;
+        }
+        if self.is_short(Register::CS) {
+            if target > 0xffff {
+                let taken = taken.unwrap_or_else(|| self.iconst(Type::I8, 1));
+                self.ir.trapif(taken, GP);
+            }
             return;
         }
         let offset = self.offset(target);
@@ -217,13 +224,18 @@ impl Lift<'_> {
     /// Whether a target of that type may lie beyond CS's limit. In real-address and virtual-8086
     /// mode the limit is taken to be no less than 0xffff; if it is less after all, the fetch
     /// faults.
-    fn has_short_code(&self, ty: Type) -> bool {
+    fn has_limited_code(&self, ty: Type) -> bool {
         let short = self.is_checked(Register::CS, false);
         let real = self.mode.system.is_some_and(|s| !s.level.is_protected());
         short && !(real && ty == Type::I16)
     }
 
+    /// Raises #GP if an offset lies beyond CS's limit.
     fn check_limit(&mut self, target: Value) {
+        if self.is_short(Register::CS) {
+            let beyond = self.ir.icmp_imm(IntCc::Ugt, target, 0xffff);
+            return self.ir.trapif(beyond, GP);
+        }
         let access = SegmentAccess {
             segment: Register::CS.number() as u8,
             size: 1,

@@ -51,6 +51,8 @@ pub const BR: u8 = 5;
 pub const UD: u8 = 6;
 /// The #NM vector.
 pub const NM: u8 = 7;
+/// The #SS vector.
+pub const SS: u8 = 12;
 /// The #GP vector.
 pub const GP: u8 = 13;
 /// The #AC vector.

@@ -11,6 +11,7 @@ pub const fn system(level: Level) -> SystemMode {
     SystemMode {
         level,
         unchecked: 0x3f,
+        short: 0,
         based_at_zero: 0xf,
         em: false,
         ts: false,
@@ -28,7 +29,7 @@ pub const fn mode(code: CodeSize, level: Level) -> Mode {
     let real = matches!(level, Level::Real | Level::V86);
     let mut system = system(level);
     if real {
-        (system.unchecked, system.based_at_zero) = (0, 0);
+        (system.unchecked, system.short, system.based_at_zero) = (0, 0x3f, 0);
     }
     Mode {
         code,

@@ -45,10 +45,13 @@ pub fn mode(s: &CpuState, features: Features) -> Mode {
     } else {
         CodeSize::Code16
     };
-    let (mut unchecked, mut based_at_zero) = (0, 0);
+    let (mut unchecked, mut short, mut based_at_zero) = (0, 0, 0);
     for n in 0..6 {
-        if long || is_open(sys.seg_attr[n], sys.seg_limit[n], n == CS) {
+        let open = is_open(sys.seg_attr[n], n == CS);
+        if long || open && sys.seg_limit[n] == u32::MAX {
             unchecked |= 1 << n;
+        } else if open && sys.seg_limit[n] == 0xffff {
+            short |= 1 << n;
         }
         if s.seg_base[n] == 0 {
             based_at_zero |= 1 << n;
@@ -65,6 +68,7 @@ pub fn mode(s: &CpuState, features: Features) -> Mode {
         system: Some(SystemMode {
             level,
             unchecked,
+            short,
             based_at_zero: if long { 0xf } else { based_at_zero & 0xf },
             em: sys.cr0 & cr0::EM != 0,
             ts: sys.cr0 & cr0::TS != 0,
@@ -78,12 +82,12 @@ pub fn mode(s: &CpuState, features: Features) -> Mode {
     }
 }
 
-/// Whether every access through a segment is fine as far as the segment goes. CS need not be
+/// Whether every access through a segment is fine as far as its limit goes. CS need not be
 /// writable for that: nothing writes through it without an override, which is checked.
-fn is_open(attributes: u32, limit: u32, code: bool) -> bool {
+fn is_open(attributes: u32, code: bool) -> bool {
     let wanted = attr::P | attr::S | attr::RW;
     let kind = attributes & (attr::CODE | attr::DC);
-    limit == u32::MAX && attributes & wanted == wanted && (code || kind == 0)
+    attributes & wanted == wanted && (code || kind == 0)
 }
 
 /// What paging depends on.

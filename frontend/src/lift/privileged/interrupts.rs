@@ -7,17 +7,26 @@ use crate::lift::stack_ops::rflags_image;
 use crate::mode::Level;
 use crate::policy::{Policy, Sensitive};
 use iced_x86::{Mnemonic, Register};
-use metaphrase_ir::{Reg, SystemKind, Type, Value};
+use metaphrase_ir::{Reg, SystemKind, Type, Value, sysflags};
 
-/// CLI, STI: IOPL and the virtual interrupt flag are the helper's.
-pub(super) fn cli_sti(cx: &mut Lift<'_>, set: bool) {
-    let (sensitive, kind) = if set {
-        (Sensitive::Sti, SystemKind::Sti)
-    } else {
-        (Sensitive::Cli, SystemKind::Cli)
-    };
-    if cx.policy(sensitive).is_some() {
-        cx.plain(kind, 0);
+/// CLI: IOPL and the virtual interrupt flag are the helper's, but at level 0 they do not matter.
+pub(super) fn cli(cx: &mut Lift<'_>) {
+    match cx.policy(Sensitive::Cli) {
+        Some(Policy::Inline) if cx.level().cpl() == 0 => {
+            let old = cx.ir.getreg(Reg::SysFlags);
+            let others = cx.iconst(Type::I64, !sysflags::IF);
+            let new = cx.ir.and(old, others);
+            cx.ir.setreg(Reg::SysFlags, new);
+        }
+        Some(_) => cx.plain(SystemKind::Cli, 0),
+        None => {}
+    }
+}
+
+/// STI.
+pub(super) fn sti(cx: &mut Lift<'_>) {
+    if cx.policy(Sensitive::Sti).is_some() {
+        cx.plain(SystemKind::Sti, 0);
     }
 }
 

@@ -42,12 +42,12 @@ pub fn flow(insn: &Instruction) -> Flow {
         Mov if special(0) || segment(0) => Flow::Leaves,
         Pop if segment(0) => Flow::Leaves,
         Rdmsr | Rdtsc | Rdtscp | Rdpid | Rdpmc | Sgdt | Sidt | Sldt | Str | Smsw | Lar | Lsl
-        | Verr | Verw | Pushf | Pushfd | Pushfq => Flow::Ends,
+        | Verr | Verw | Pushf | Pushfd | Pushfq | Swapgs | Cli => Flow::Ends,
         Clts | Lmsw | Wrmsr | Xsetbv | Lgdt | Lidt | Lldt | Ltr | Lds | Les | Lfs | Lgs | Lss
-        | Swapgs | Retf | Iret | Iretd | Iretq | Int | Int1 | Int3 | Into | Syscall | Sysret
-        | Sysretq | Sysenter | Sysexit | Sysexitq | Rsm | Cli | Sti | Popf | Popfd | Popfq
-        | Clac | Stac | Monitor | Mwait | Hlt | Invlpg | Invpcid | Invd | Wbinvd | Wbnoinvd
-        | In | Out | Insb | Insw | Insd | Outsb | Outsw | Outsd => Flow::Leaves,
+        | Retf | Iret | Iretd | Iretq | Int | Int1 | Int3 | Into | Syscall | Sysret | Sysretq
+        | Sysenter | Sysexit | Sysexitq | Rsm | Sti | Popf | Popfd | Popfq | Clac | Stac
+        | Monitor | Mwait | Hlt | Invlpg | Invpcid | Invd | Wbinvd | Wbnoinvd | In | Out | Insb
+        | Insw | Insd | Outsb | Outsw | Outsd => Flow::Leaves,
         Jmp | Call if is_far(insn) => Flow::Leaves,
         _ => Flow::Next,
     }
@@ -89,7 +89,8 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
             transfers::fast(cx, mnemonic);
         }
         Rsm => transfers::rsm(cx),
-        Cli | Sti => interrupts::cli_sti(cx, mnemonic == Sti),
+        Cli => interrupts::cli(cx),
+        Sti => interrupts::sti(cx),
         Pushf | Pushfd | Pushfq => interrupts::pushf(cx),
         Popf | Popfd | Popfq => interrupts::popf(cx),
         Clac | Stac => interrupts::clac(cx, mnemonic == Stac),
