@@ -313,10 +313,12 @@ mod tests {
         rig.pm.write(4, Width::Word, 1);
         rig.pm.write(15, Width::Byte, 0x02);
         rig.pm.raise_event(9);
+        rig.pm.raise_event(3);
         assert!(rig.sci.level());
-        assert_eq!(rig.pm.read(12, Width::Dword), 0x0200_0200);
+        assert_eq!(rig.pm.read(12, Width::Dword), 0x0200_0208);
         rig.pm.write(12, Width::Word, 0x0200);
         assert!(!rig.sci.level());
+        assert_eq!(rig.pm.read(12, Width::Word), 0x0008);
     }
 
     #[test]

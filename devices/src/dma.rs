@@ -369,6 +369,14 @@ mod tests {
     }
 
     #[test]
+    fn words_ignore_the_lowest_bit_of_the_page() {
+        let (mut dma, memory) = dma();
+        set(&mut dma, 7, 0x44, 0x13, 0x1000, 0);
+        dma.device_writes(7, &[1, 2]);
+        assert_eq!(memory.0.lock().unwrap()[0x12_2000..0x12_2002], [1, 2]);
+    }
+
+    #[test]
     fn addresses_stay_in_their_page() {
         let (mut dma, memory) = dma();
         set(&mut dma, 1, 0x44, 0x00, 0xffff, 9);

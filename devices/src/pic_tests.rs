@@ -55,6 +55,7 @@ fn an_edge_asks_once_and_a_level_as_long_as_it_lasts() {
     pic.set_irq(5, true);
     pic.acknowledge();
     pic.write_port(MASTER, 0x20);
+    pic.set_irq(5, true);
     assert!(!pic.pending(), "no second edge");
     pic.set_irq(5, false);
     pic.set_irq(5, true);
@@ -209,6 +210,7 @@ fn initialisation_forgets_edges_and_keeps_levels() {
     pic.set_irq(5, true);
     pic.write_port(0x21, 0xff);
     pic.write_port(MASTER, 0x10);
+    assert_eq!(pic.read_port(0x21), 0, "the mask is forgotten too");
     pic.write_port(0x21, 0x4f);
     pic.write_port(0x21, 0x04);
     pic.write_port(0x21, 0x00);

@@ -142,6 +142,7 @@ fn loopback_turns_outputs_into_inputs() {
     serial.write_port(DATA, 0x42);
     serial.write_port(DATA, 0x43);
     assert_eq!(serial.read_port(LSR), 0x63, "overrun");
+    assert_eq!(serial.read_port(LSR), 0x61, "told once");
     assert_eq!(serial.read_port(DATA), 0x43, "the later one is there");
     serial.write_port(IIR, 0x01);
     for i in 0..17 {

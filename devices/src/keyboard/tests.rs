@@ -109,6 +109,12 @@ fn controller_commands() {
     ] {
         assert_eq!(rig.command(sent), answered, "{sent:x?}");
     }
+    let before = rig.irq1.rises();
+    rig.write(COMMAND, 0xaa);
+    rig.write(COMMAND, 0xab);
+    assert_eq!(rig.keyboard.read_port(DATA), 0x55);
+    assert_eq!(rig.irq1.rises(), before + 2, "an edge for each byte");
+    assert_eq!(rig.keyboard.read_port(DATA), 0x00);
     rig.write(COMMAND, 0xff);
     assert_eq!(rig.status() & STATUS_COMMAND, STATUS_COMMAND);
 }
@@ -133,7 +139,7 @@ fn commands_to_the_keyboard_switch_it_on() {
 #[test]
 fn the_mouse_has_its_own_interrupt() {
     let mut rig = rig();
-    rig.command(&[0x60, 0x47]);
+    rig.command(&[0x60, 0x67]);
     assert_eq!(rig.command(&[0xd4, 0xff]), [0xfa, 0xaa, 0x00]);
     assert_eq!(rig.command(&[0xd4, 0xf4]), [0xfa]);
     assert!(rig.irq12.rises() == 4 && rig.irq1.rises() == 0);
