@@ -30,6 +30,9 @@ pub struct StateLayout {
     pub mem_base: u32,
     /// First linear address past the window.
     pub mem_limit: u32,
+    /// Pointer to the table of the soft TLB for the current privileges: [`TLB_ENTRIES`] times
+    /// [`TlbEntry`].
+    pub tlb: u32,
     /// Pointer to the jump cache: entries of (guest PC, host code), 16 bytes each.
     pub jump_cache: u32,
     /// Number of jump-cache entries, a power of two (a number, not an offset).
@@ -68,6 +71,59 @@ pub struct HelperTable {
     pub helpers: &'static [HelperFn],
     /// Evaluates the lazy flags to the six flags: `fn(state) -> flags` (other arguments ignored).
     pub flags: HelperFn,
+    /// `fn(state, access, addr) -> value`: a load that the soft TLB does not have.
+    pub load: HelperFn,
+    /// `fn(state, access, addr, value)`: a store.
+    pub store: HelperFn,
+    /// `fn(state, access, addr, value) -> old`: a read-modify-write.
+    pub rmw: HelperFn,
+    /// `fn(state, access, addr, expected, new) -> old`: a compare-and-swap.
+    pub cas: HelperFn,
+}
+
+/// The descriptor of an access that a helper does. 16-byte values are in the vector slots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TlbAccess {
+    /// Its size: 1, 2, 4, 8 or 16.
+    pub bytes: u8,
+    /// The [`metaphrase_ir::RmwOp`] of a read-modify-write.
+    pub op: u8,
+    /// A load that needs the right to write.
+    pub update: bool,
+}
+
+impl TlbAccess {
+    /// As a descriptor.
+    pub const fn pack(self) -> u64 {
+        self.bytes as u64 | (self.op as u64) << 8 | (self.update as u64) << 16
+    }
+
+    /// From a descriptor.
+    pub const fn unpack(bits: u64) -> TlbAccess {
+        TlbAccess {
+            bytes: bits as u8,
+            op: (bits >> 8) as u8,
+            update: bits >> 16 & 1 != 0,
+        }
+    }
+}
+
+/// Number of entries of a soft TLB; a power of two.
+pub const TLB_ENTRIES: usize = 1024;
+
+/// An entry of a soft TLB: the one at the linear page number modulo [`TLB_ENTRIES`].
+#[repr(C, align(32))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TlbEntry {
+    /// The linear address of the page if it may be read without a helper, else something that is
+    /// no page's address.
+    pub read: u64,
+    /// The same for writes.
+    pub write: u64,
+    /// Host address minus linear address.
+    pub addend: u64,
+    /// The runtime's own.
+    pub phys: u64,
 }
 
 impl HelperTable {

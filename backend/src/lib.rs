@@ -28,5 +28,5 @@ pub use common::Trampoline;
 pub use compiler::{Compiler, count_links};
 pub use error::{ArenaFull, BackendError, CompileError};
 pub use host_fault::{FaultInfo, Watch};
-pub use layout::{HelperFn, HelperTable, StateLayout, jump_hash};
-pub use options::{OptLevel, Options, Regalloc};
+pub use layout::{HelperFn, HelperTable, StateLayout, TLB_ENTRIES, TlbAccess, TlbEntry, jump_hash};
+pub use options::{MemoryModel, OptLevel, Options, Regalloc};

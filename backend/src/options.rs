@@ -18,6 +18,16 @@ pub enum Regalloc {
     SinglePass,
 }
 
+/// How compiled code gets at guest memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum MemoryModel {
+    /// A window of host address space, whose faults the host MMU reports.
+    #[default]
+    Window,
+    /// A soft TLB, and helpers for what it does not have.
+    SoftTlb,
+}
+
 /// The switches of a [`crate::Compiler`].
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -38,6 +48,8 @@ pub struct Options {
     /// What the runtime guarantees that `mem_limit` is at least: accesses at constant addresses
     /// below it need no test.
     pub min_limit: u64,
+    /// How guest memory is accessed.
+    pub memory: MemoryModel,
 }
 
 impl Default for Options {
@@ -51,6 +63,7 @@ impl Default for Options {
             keep_clif: false,
             keep_vcode: false,
             min_limit: 1 << 32,
+            memory: MemoryModel::Window,
         }
     }
 }

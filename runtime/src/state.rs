@@ -245,6 +245,7 @@ impl CpuState {
             host_fp: offset_of!(CpuState, host_fp) as u32,
             host_resume: offset_of!(CpuState, host_resume) as u32,
             helper_v: offset_of!(CpuState, helper_v) as u32,
+            tlb: offset_of!(CpuState, tlb) as u32,
         }
     }
 }

@@ -183,9 +183,14 @@ impl Lower<'_, '_> {
         let reason = self.load_state(types::I32, self.unit.layout.exit_reason);
         let set = self.b.ins().icmp_imm_u(IntCC::NotEqual, reason, 0);
         let hot = self.branch_cold(set);
+        self.leave_helper(reason);
+        self.b.switch_to_block(hot);
+    }
+
+    /// Leaves before the current guest instruction, for the reason that a helper has given.
+    pub(super) fn leave_helper(&mut self, reason: clif::Value) {
         let (rip, fuel) = (self.pc(), self.fuel_left());
         self.end_in_tail(|t| &mut t.helper, &[rip, fuel, reason]);
-        self.b.switch_to_block(hot);
     }
 
     /// Takes the reason back from the state and returns it.

@@ -7,6 +7,7 @@
 
 use super::{Lower, clif_type, trap_code};
 use crate::error::CompileError;
+use crate::options::MemoryModel;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{self as clif, InstBuilder, MemFlags, types};
 use metaphrase_ir::{AccessKind, Inst, Op, Region, RmwOp, Type, Value};
@@ -90,6 +91,9 @@ fn is_narrow(region: &Region, v: Value) -> bool {
 impl Lower<'_, '_> {
     /// Loads the window's base and limit in the entry block, if anything needs them.
     pub(super) fn prepare_memory(&mut self) {
+        if self.unit.options.memory != MemoryModel::Window {
+            return;
+        }
         let needs = |v: &Value| {
             matches!(
                 self.region.inst(*v).op,
@@ -107,11 +111,9 @@ impl Lower<'_, '_> {
         }
     }
 
-    pub(super) fn memory_op(
-        &mut self,
-        inst: &Inst,
-        args: &[Value],
-    ) -> Result<Option<clif::Value>, CompileError> {
+    /// A load, store, atomic op or fence.
+    pub(super) fn memory_op(&mut self, v: Value) -> Result<Option<clif::Value>, CompileError> {
+        let inst = self.region.inst(v);
         if inst.op == Op::Fence {
             self.b.ins().fence();
             return Ok(None);
@@ -121,14 +123,35 @@ impl Lower<'_, '_> {
         {
             return Err(CompileError::Unsupported("system accesses".to_string()));
         }
-        let ty = clif_type(inst.ty);
-        let data = self
-            .guest
-            .with_trap_code(Some(trap_code(inst.insn, inst.op != Op::Load)));
+        match self.unit.options.memory {
+            MemoryModel::Window => Ok(self.window_op(v)),
+            MemoryModel::SoftTlb => self.tlb_op(v),
+        }
+    }
+
+    /// An access through the window.
+    fn window_op(&mut self, v: Value) -> Option<clif::Value> {
+        let region = self.region;
+        let inst = region.inst(v);
+        let write = inst.op != Op::Load;
+        let code = trap_code(inst.insn, write);
+        let data = self.guest.with_trap_code(Some(code));
         let flags = self.b.func.dfg.mem_flags.insert_unchecked(data);
-        let (at, offset) = self.host_address(args[0], inst.op != Op::Load);
-        Ok(match inst.op {
-            Op::Load => Some(self.load_with(ty, flags, at, offset)),
+        let at = self.host_address(region.args(v)[0], write);
+        self.host_access(v, flags, at)
+    }
+
+    /// The access itself, at a host address; its result if it has one.
+    pub(super) fn host_access(
+        &mut self,
+        v: Value,
+        flags: MemFlags,
+        (at, offset): (clif::Value, i32),
+    ) -> Option<clif::Value> {
+        let region = self.region;
+        let (inst, args) = (region.inst(v), region.args(v));
+        match inst.op {
+            Op::Load => Some(self.load_with(clif_type(inst.ty), flags, at, offset)),
             Op::Store => {
                 let value = self.value(args[1]);
                 self.store_with(flags, value, at, offset);
@@ -146,7 +169,7 @@ impl Lower<'_, '_> {
                     self.cas(inst, flags, at, args[1], args[2])
                 })
             }
-        })
+        }
     }
 
     fn rmw(&mut self, inst: &Inst, flags: MemFlags, at: clif::Value, arg: Value) -> clif::Value {

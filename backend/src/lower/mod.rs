@@ -14,6 +14,7 @@ mod flags;
 pub(crate) mod float;
 mod int;
 mod memory;
+mod tlb;
 mod vector;
 
 use crate::error::CompileError;
@@ -101,10 +102,11 @@ pub(crate) fn lower(
             description: description.into(),
         })
     };
-    let (of_state, of_guest, of_cache) = (
+    let (of_state, of_guest, of_cache, of_tlb) = (
         region(0, "guest state"),
         region(1, "guest memory"),
         region(2, "jump cache"),
+        region(3, "soft TLB"),
     );
     let mut flags = |data: MemFlagsData| b.func.dfg.mem_flags.insert_unchecked(data);
     let trusted = MemFlagsData::trusted();
@@ -115,6 +117,7 @@ pub(crate) fn lower(
         in_state: flags(trusted.with_alias_region(Some(of_state))),
         in_fuel: flags(trusted.with_alias_region(Some(of_guest))),
         in_cache: flags(trusted.with_alias_region(Some(of_cache))),
+        in_tlb: flags(trusted.with_alias_region(Some(of_tlb))),
         constant: flags(
             trusted
                 .with_alias_region(Some(of_state))
@@ -188,6 +191,7 @@ struct Lower<'a, 'f> {
     in_state: MemFlags,
     in_fuel: MemFlags,
     in_cache: MemFlags,
+    in_tlb: MemFlags,
     constant: MemFlags,
     guest: MemFlagsData,
 }
@@ -267,7 +271,7 @@ impl Lower<'_, '_> {
             }
             GetCond => Some(self.get_cond(inst)),
             GetFlags => Some(self.get_flags()),
-            Load | Store | Rmw | Cas | Fence => self.memory_op(inst, args)?,
+            Load | Store | Rmw | Cas | Fence => self.memory_op(v)?,
             FAdd | FSub | FMul | FDiv | FSqrt | FMin | FMax | FCmp | FSignal | FCvt | IToF
             | FToI => {
                 let result = self.float_op(inst, args)?;

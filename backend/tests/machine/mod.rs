@@ -7,7 +7,7 @@ pub mod cases;
 
 use metaphrase_backend::{
     Arena, CodeRef, CompiledRegion, Compiler, HelperFn, HelperTable, OptLevel, Options, Regalloc,
-    StateLayout, Watch, count_links, host_fault,
+    StateLayout, TlbEntry, Watch, count_links, host_fault,
 };
 use metaphrase_ir::region::GuestInsn;
 use metaphrase_ir::{Builder, CcOp, CodeSize, ExitReason, Helper, Reg, Region, flags};
@@ -38,7 +38,7 @@ pub struct State {
     pub mem_limit: u64,
     pub jump_cache: *mut [u64; 2],
     pub host: [u64; 3],
-    pub padding: u64,
+    pub tlb: *mut TlbEntry,
     pub xmm: [u128; 16],
     pub ymm_hi: [u128; 16],
     pub helper_v: [u128; 4],
@@ -85,6 +85,7 @@ pub fn layout() -> StateLayout {
         host_fp: host + 8,
         host_resume: host + 16,
         helper_v: offset_of!(State, helper_v) as u32,
+        tlb: offset_of!(State, tlb) as u32,
     }
 }
 
@@ -129,6 +130,10 @@ pub fn helpers() -> HelperTable {
     HelperTable {
         helpers: table.leak(),
         flags: evaluate,
+        load: mix,
+        store: mix,
+        rmw: mix,
+        cas: mix,
     }
 }
 
@@ -164,6 +169,10 @@ impl Machine {
     }
 
     fn unverified(options: Options, arena: usize) -> Machine {
+        Machine::with_helpers(options, arena, helpers())
+    }
+
+    pub fn with_helpers(options: Options, arena: usize, helpers: HelperTable) -> Machine {
         host_fault::install().expect("the fault handler");
         host_fault::enter_thread().expect("the signal stack");
         // SAFETY: a fresh anonymous mapping; its middle is made accessible.
@@ -197,7 +206,7 @@ impl Machine {
         };
         Machine {
             state,
-            compiler: Compiler::new(layout(), helpers(), options).expect("the compiler"),
+            compiler: Compiler::new(layout(), helpers, options).expect("the compiler"),
             arena,
             next_slot: 100,
             cache,

@@ -9,6 +9,7 @@ mod avx;
 mod bits;
 mod clmul;
 mod fma;
+mod memory;
 mod mmx;
 mod rep;
 mod sha;
@@ -164,6 +165,10 @@ unsafe extern "C" fn flags(state: *mut c_void, _: u64, _: u64, _: u64, _: u64) -
 pub static TABLE: HelperTable = HelperTable {
     helpers: &HELPERS,
     flags,
+    load: memory::load,
+    store: memory::store,
+    rmw: memory::rmw,
+    cas: memory::cas,
 };
 
 /// The functions, for both engines.

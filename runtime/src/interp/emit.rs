@@ -9,7 +9,8 @@ use super::{Program, ProgramError, float, flow, int, mem, vector};
 use crate::state::CpuState;
 use metaphrase_backend::sse::Prepared;
 use metaphrase_ir::{
-    Block, CcOp, Effects, FlagKind, GuestInsn, Helper, IntCc, Op, Reg, Region, SseOp, Type, Value,
+    AccessKind, Block, CcOp, Effects, FlagKind, GuestInsn, Helper, IntCc, Op, Reg, Region, SseOp,
+    Type, Value,
 };
 
 /// Predecodes a region.
@@ -259,7 +260,10 @@ impl<'r> Emitter<'r> {
                 let a = address.base.map_or(0, |base| self.source(base, 0));
                 let b = address.index.map_or(0, |index| self.source(index, 1));
                 if inst.op == Op::Load {
-                    self.push(mem::loading(ty, address.mode), d, a, b, address.imm);
+                    let kind = AccessKind::from_imm(inst.imm);
+                    let update = kind == AccessKind::Update && self.a.region.page.is_some();
+                    let handler = mem::loading(ty, address.mode, update);
+                    self.push(handler, d, a, b, address.imm);
                 } else {
                     let value = self.source(self.a.arg(v, 1), 2);
                     self.push(mem::storing(ty, address.mode), value, a, b, address.imm);

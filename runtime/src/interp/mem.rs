@@ -51,7 +51,8 @@ unsafe fn address<const M: u8>(i: &Ins, st: *mut u8) -> u64 {
     }
 }
 
-unsafe fn load<T: Int, const M: u8>(
+/// With `U` it needs the right to write.
+unsafe fn load<T: Int, const M: u8, const U: bool>(
     ip: *const Ins,
     st: *mut u8,
     cx: *mut Context<'_>,
@@ -59,7 +60,13 @@ unsafe fn load<T: Int, const M: u8>(
     // SAFETY: see `Handler`.
     unsafe {
         let i = &*ip;
-        match (*cx).memory.read::<T>(address::<M>(i, st)) {
+        let (memory, at) = (&(*cx).memory, address::<M>(i, st));
+        let value = if U {
+            memory.read_update::<T>(at)
+        } else {
+            memory.read::<T>(at)
+        };
+        match value {
             Ok(v) => put::<u64>(st, i.d, v.wide()),
             Err(fault) => return (*cx).fault(ip, st, fault),
         }
@@ -67,11 +74,21 @@ unsafe fn load<T: Int, const M: u8>(
     }
 }
 
-unsafe fn load128<const M: u8>(ip: *const Ins, st: *mut u8, cx: *mut Context<'_>) -> *const Ins {
+unsafe fn load128<const M: u8, const U: bool>(
+    ip: *const Ins,
+    st: *mut u8,
+    cx: *mut Context<'_>,
+) -> *const Ins {
     // SAFETY: see `Handler`.
     unsafe {
         let i = &*ip;
-        match (*cx).memory.read::<u128>(address::<M>(i, st)) {
+        let (memory, at) = (&(*cx).memory, address::<M>(i, st));
+        let value = if U {
+            memory.read_update::<u128>(at)
+        } else {
+            memory.read::<u128>(at)
+        };
+        match value {
             Ok(v) => put::<u128>(st, i.d, v),
             Err(fault) => return (*cx).fault(ip, st, fault),
         }
@@ -125,12 +142,16 @@ macro_rules! with_mode {
     };
 }
 
-/// The handler of a load.
-pub(super) fn loading(ty: Type, mode: Mode) -> Handler {
-    if ty == Type::V128 {
-        return with_mode!(mode, M => load128::<M> as Handler);
+/// The handler of a load; `update`: one that needs the right to write.
+pub(super) fn loading(ty: Type, mode: Mode, update: bool) -> Handler {
+    match (ty == Type::V128, update) {
+        (true, false) => with_mode!(mode, M => load128::<M, false> as Handler),
+        (true, true) => with_mode!(mode, M => load128::<M, true> as Handler),
+        (false, false) => {
+            with_mode!(mode, M => with_type!(ty, T => load::<T, M, false> as Handler))
+        }
+        (false, true) => with_mode!(mode, M => with_type!(ty, T => load::<T, M, true> as Handler)),
     }
-    with_mode!(mode, M => with_type!(ty, T => load::<T, M> as Handler))
 }
 
 /// The handler of a store.

@@ -36,6 +36,16 @@ impl GuestMemory {
         Ok(unsafe { self.host(addr).cast::<T>().read_unaligned() })
     }
 
+    /// Reads an operand that the instruction writes afterwards: in a full system that needs the
+    /// right to write. (In a Linux program the write itself tells.)
+    #[inline(always)]
+    pub fn read_update<T: Scalar>(&self, addr: u64) -> Result<T, MemFault> {
+        match self.paged() {
+            Some(paged) => paged.read_update(addr),
+            None => self.read(addr),
+        }
+    }
+
     /// Writes a little-endian value at any alignment.
     #[inline(always)]
     pub fn write<T: Scalar>(&self, addr: u64, value: T) -> Result<(), MemFault> {

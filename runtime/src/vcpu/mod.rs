@@ -21,7 +21,7 @@ use crate::state::{CpuState, JUMP_ENTRIES, JumpEntry};
 use crate::stats::Stats;
 use crate::tier::CompileService;
 use crate::translate::TranslateError;
-use metaphrase_backend::{Arena, BackendError, Watch, host_fault};
+use metaphrase_backend::{Arena, BackendError, MemoryModel, Watch, host_fault};
 use metaphrase_frontend::{Lifted, Mode};
 use metaphrase_ir::{SyscallKind, SystemKind};
 use std::sync::Arc;
@@ -162,7 +162,11 @@ impl Vcpu {
     ///
     /// # Errors
     /// If compiled code is asked for and cannot run on this host.
-    pub fn new(mut env: Box<Env>, mode: Mode, options: Options) -> Result<Vcpu, VcpuError> {
+    pub fn new(mut env: Box<Env>, mode: Mode, mut options: Options) -> Result<Vcpu, VcpuError> {
+        if env.memory.paged().is_some() {
+            options.tier1.memory = MemoryModel::SoftTlb;
+            options.tier2.memory = MemoryModel::SoftTlb;
+        }
         let mut state = CpuState::new();
         env.attach(&mut state);
         state.x87.portable = u8::from(options.x87 == X87Core::Portable);

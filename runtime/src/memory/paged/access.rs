@@ -155,6 +155,25 @@ impl Paged {
         Ok(self.fetch_pieces(&pieces))
     }
 
+    /// Reads what is to be written afterwards: with the right to write.
+    #[inline(always)]
+    pub fn read_update<T: Scalar>(&self, linear: u64) -> Result<T, MemFault> {
+        match self.hit(linear, size_of::<T>() as u64, true) {
+            // SAFETY: as in `read`.
+            Some(host) => Ok(unsafe { host.cast::<T>().read_unaligned() }),
+            None => self.read_update_slow(linear),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_update_slow<T: Scalar>(&self, linear: u64) -> Result<T, MemFault> {
+        let size = size_of::<T>() as u64;
+        let pieces = self.pieces(self.class(), linear, size, Access::Write);
+        let pieces = pieces.map_err(|r| r.mem_fault(true))?;
+        Ok(self.fetch_pieces(&pieces))
+    }
+
     /// Writes with the current level's rights.
     #[inline(always)]
     pub fn write<T: Scalar>(&self, linear: u64, value: T) -> Result<(), MemFault> {

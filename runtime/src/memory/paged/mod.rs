@@ -16,6 +16,7 @@ mod walk;
 
 pub use super::PAGE;
 use crate::system::{Fault, cr0, cr4, efer};
+use metaphrase_backend::{TLB_ENTRIES, TlbEntry};
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,7 +25,6 @@ use walk::Walk;
 
 pub use phys::{CODE_GRAIN, PhysError, PhysMemory, Place};
 pub use stats::TlbStats;
-pub use tlb::{TLB_ENTRIES, TlbEntry};
 pub use walk::MAXPHYADDR;
 
 /// What an access wants.
@@ -235,12 +235,12 @@ impl Paged {
         let page = linear & !(PAGE - 1);
         let write = access == Access::Write;
         let mut entry = self.tlb.entry(class, page);
-        if !entry.allows(page, write) {
+        if !tlb::allows(&entry, page, write) {
             entry = self.miss(class, linear, access)?;
-        } else if write && !self.phys.has_code(entry.phys() / PAGE) {
+        } else if write && !self.phys.has_code(tlb::phys(&entry) / PAGE) {
             self.tlb.allow_writes(class, page);
         }
-        Ok((entry.phys() | linear % PAGE, entry.place(page)))
+        Ok((tlb::phys(&entry) | linear % PAGE, tlb::place(&entry, page)))
     }
 
     /// Fills an entry, or finds the fault.

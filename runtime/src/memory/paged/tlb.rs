@@ -10,11 +10,9 @@
 //! An entry's page may be a part of a larger one of the guest's. The range that such entries lie
 //! in is kept, and INVLPG looks through them if its page is in there.
 
-use super::PAGE;
+use super::{PAGE, Place};
+use metaphrase_backend::{TLB_ENTRIES, TlbEntry};
 use std::cell::Cell;
-
-/// Number of entries of a table; a power of two.
-pub const TLB_ENTRIES: usize = 1024;
 
 /// In a tag: allowed, but not for compiled code.
 const SLOW: u64 = 1;
@@ -34,21 +32,7 @@ pub(super) enum Class {
 
 const CLASSES: [Class; 3] = [Class::User, Class::Supervisor, Class::SupervisorAc];
 
-/// An entry, as compiled code sees it.
-#[repr(C, align(32))]
-#[derive(Clone, Copy, Debug)]
-pub struct TlbEntry {
-    /// The tag for reads.
-    pub read: u64,
-    /// The tag for writes; only valid if the dirty bit is set in the guest's tables.
-    pub write: u64,
-    /// Host address minus linear address.
-    pub addend: u64,
-    /// Physical address of the page, and flags in the low bits.
-    phys: u64,
-}
-
-/// Flags of [`TlbEntry::phys`].
+/// Flags in the low bits of [`TlbEntry::phys`]; above them is the physical address of the page.
 mod flag {
     /// Survives MOV to CR3.
     pub const GLOBAL: u64 = 1;
@@ -93,28 +77,26 @@ const EMPTY: TlbEntry = TlbEntry {
     phys: 0,
 };
 
-impl TlbEntry {
-    /// The physical page.
-    pub(super) fn phys(&self) -> u64 {
-        self.phys & !(PAGE - 1)
-    }
+/// The physical page of an entry.
+pub(super) fn phys(entry: &TlbEntry) -> u64 {
+    entry.phys & !(PAGE - 1)
+}
 
-    /// Where the page is.
-    pub(super) fn place(&self, page: u64) -> super::Place {
-        let host = self.addend.wrapping_add(page);
-        let host = std::ptr::with_exposed_provenance_mut(host as usize);
-        match self.phys & (flag::IO | flag::ROM) {
-            0 => super::Place::Ram(host),
-            flag::ROM => super::Place::Rom(host),
-            _ => super::Place::Io,
-        }
+/// Where the linear page of an entry is.
+pub(super) fn place(entry: &TlbEntry, page: u64) -> Place {
+    let host = entry.addend.wrapping_add(page);
+    let host = std::ptr::with_exposed_provenance_mut(host as usize);
+    match entry.phys & (flag::IO | flag::ROM) {
+        0 => Place::Ram(host),
+        flag::ROM => Place::Rom(host),
+        _ => Place::Io,
     }
+}
 
-    /// Whether the access to that page is allowed.
-    pub(super) fn allows(&self, page: u64, write: bool) -> bool {
-        let tag = if write { self.write } else { self.read };
-        tag & !SLOW == page
-    }
+/// Whether an entry allows the access to that linear page.
+pub(super) fn allows(entry: &TlbEntry, page: u64, write: bool) -> bool {
+    let tag = if write { entry.write } else { entry.read };
+    tag & !SLOW == page
 }
 
 /// An entry of the TLB of code fetches.
@@ -189,13 +171,13 @@ impl Tlb {
         class: Class,
         page: u64,
         found: Found,
-        place: super::Place,
+        place: Place,
         code: bool,
     ) -> TlbEntry {
         let (kind, host) = match place {
-            super::Place::Ram(host) => (0, host),
-            super::Place::Rom(host) => (flag::ROM, host),
-            super::Place::Io => (flag::IO, std::ptr::null_mut()),
+            Place::Ram(host) => (0, host),
+            Place::Rom(host) => (flag::ROM, host),
+            Place::Io => (flag::IO, std::ptr::null_mut()),
         };
         let slow = |yes: bool| if yes { SLOW } else { 0 };
         let entry = TlbEntry {
@@ -316,7 +298,7 @@ impl Tlb {
     /// Compiled code may no longer write to that physical page.
     pub(super) fn forbid_writes(&self, phys: u64) {
         self.sweep(|e| {
-            let hit = e.phys() == phys && e.write != NONE;
+            let hit = self::phys(&e) == phys && e.write != NONE;
             Some(TlbEntry {
                 write: if hit { e.write | SLOW } else { e.write },
                 ..e
