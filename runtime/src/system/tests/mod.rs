@@ -13,10 +13,12 @@ mod msr;
 mod paging;
 mod ports;
 mod random;
+mod random_transfers;
 mod segments;
 mod smm;
 mod tables;
 mod transfers;
+mod world;
 
 use super::*;
 use crate::cpu_model::CpuModel;

@@ -117,7 +117,7 @@ impl Model {
     }
 
     /// The descriptor; `None` if the selector index is not within its table.
-    fn find(&self, selector: u16) -> Option<Fields> {
+    pub fn find(&self, selector: u16) -> Option<Fields> {
         let bytes = self
             .table(selector)?
             .get(index(selector)..index(selector) + 8)?;
@@ -125,7 +125,7 @@ impl Model {
     }
 
     /// The eight bytes behind, of a descriptor of 16.
-    fn find_upper(&self, selector: u16) -> Option<[u8; 8]> {
+    pub fn find_upper(&self, selector: u16) -> Option<[u8; 8]> {
         let at = index(selector) + 8;
         let bytes = self.table(selector)?.get(at..at + 8)?;
         Some(bytes.try_into().unwrap())

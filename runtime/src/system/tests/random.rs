@@ -4,7 +4,7 @@ use super::model::{Jump, Loaded, Model};
 use super::*;
 
 /// A machine in a random mode with random tables, and what the model sees of it.
-fn machine(r: &mut Random) -> (Guest, Model) {
+pub(super) fn machine(r: &mut Random) -> (Guest, Model) {
     let ia32e = r.one_in(3);
     let mut g = if ia32e {
         Guest::long()
@@ -61,7 +61,7 @@ fn random_descriptor(r: &mut Random) -> u64 {
     descriptor(r.next() as u32, r.next() as u32 & 0xfffff, attributes)
 }
 
-fn selector(r: &mut Random) -> u16 {
+pub(super) fn selector(r: &mut Random) -> u16 {
     if r.one_in(32) {
         r.next() as u16
     } else {
@@ -70,7 +70,7 @@ fn selector(r: &mut Random) -> u16 {
 }
 
 /// An outcome as the model has it.
-fn refusal(fault: Fault) -> (u8, u32) {
+pub(super) fn refusal(fault: Fault) -> (u8, u32) {
     (fault.vector, fault.error.unwrap_or(u32::MAX))
 }
 
