@@ -7,4 +7,5 @@ mod exceptions;
 mod harness;
 mod ladder;
 mod modes;
+mod sensitive;
 mod tables;

@@ -115,13 +115,14 @@ fn handlers32() -> Vec<(u64, Vec<u8>)> {
         });
         out.push((at, stub));
     }
+    // Through SS: from virtual-8086 mode the other segments come empty.
     let common = assemble(32, HANDLER, |a| {
         for n in 0..5 {
-            a.pop(dword_ptr(RECORD + 4 * n)).unwrap();
+            a.pop(dword_ptr(RECORD + 4 * n).ss()).unwrap();
         }
         a.mov(eax, cr2).unwrap();
-        a.mov(dword_ptr(RECORD + 20), eax).unwrap();
-        a.mov(dword_ptr(RECORD + 24), esp).unwrap();
+        a.mov(dword_ptr(RECORD + 20).ss(), eax).unwrap();
+        a.mov(dword_ptr(RECORD + 24).ss(), esp).unwrap();
         a.hlt().unwrap();
     });
     out.push((HANDLER, common));
