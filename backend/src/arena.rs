@@ -9,10 +9,12 @@ use crate::common::{self, Trampoline};
 use crate::error::{ArenaFull, BackendError};
 use crate::layout::StateLayout;
 use crate::patch;
+use crate::resume::Resumes;
 use memmap2::{Mmap, MmapMut, MmapOptions};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Host code starts at a multiple of this.
 const ALIGN: usize = 32;
@@ -57,6 +59,7 @@ pub struct Arena {
     exit_stub: usize,
     miss_stub: usize,
     trampoline: Trampoline,
+    resumes: Arc<Resumes>,
 }
 
 impl Arena {
@@ -104,6 +107,7 @@ impl Arena {
             live: BTreeMap::new(),
             used: 0,
             common_size,
+            resumes: Arc::default(),
         };
         arena.write_code(0, &common.code);
         arena.reset();
@@ -121,6 +125,9 @@ impl Arena {
             self.patch(entry + link.offset as usize, self.exit_stub);
         }
         self.sync(start, region.code.len());
+        if !region.resumes.is_empty() {
+            self.resumes.add(entry, &region.resumes);
+        }
         Ok(CodeRef {
             offset,
             size: size as u32,
@@ -148,12 +155,14 @@ impl Arena {
             return;
         };
         self.used -= size as usize;
+        self.resumes.remove(code.entry..code.entry + size as usize);
         self.give(code.offset, size);
     }
 
     /// Frees every translation.
     pub fn reset(&mut self) {
         self.live.clear();
+        self.resumes.remove(self.range());
         self.free_at.clear();
         self.free_by_size.clear();
         self.used = self.common_size;
@@ -204,6 +213,11 @@ impl Arena {
     /// The bytes of a translation, for disassembly.
     pub fn bytes(&self, code: CodeRef) -> &[u8] {
         &self.write[code.offset as usize..(code.offset + code.size) as usize]
+    }
+
+    /// Where faults in compiled code go on.
+    pub(crate) fn resumes(&self) -> &Arc<Resumes> {
+        &self.resumes
     }
 
     fn base(&self) -> usize {

@@ -1,5 +1,7 @@
 //! A compiled region before it has an address.
 
+use crate::resume::Resume;
+
 /// A direct exit: a jump that can be patched to go to another translation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LinkSite {
@@ -30,8 +32,13 @@ pub struct CompiledRegion {
     pub code: Vec<u8>,
     /// The direct exits, in the order of their slots: `slot_base`, `slot_base + 1`, …
     pub links: Vec<LinkSite>,
-    /// The host instructions that access guest memory, by ascending offset.
+    /// The host instructions that access guest memory without a state map, by ascending offset.
     pub faults: Vec<Fault>,
+    /// Those that have one, and where a fault goes on.
+    pub resumes: Vec<Resume>,
+    /// How many accesses write their state maps beforehand, because the code did not pass the
+    /// check; `u32::MAX` if all do.
+    pub spelled_out: u32,
     /// The CLIF text, with `keep_clif`.
     pub clif: Option<String>,
     /// Cranelift's machine code text, with `keep_vcode`.

@@ -4,15 +4,19 @@ use crate::code::{CompiledRegion, Fault, LinkSite};
 use crate::error::{BackendError, CompileError};
 use crate::isa;
 use crate::layout::{HelperTable, StateLayout};
-use crate::lower::{self, Lowered, Scratch};
-use crate::options::{OptLevel, Options};
+use crate::lower::{self, Access, Lowered, Scratch};
+use crate::options::{MemoryModel, OptLevel, Options};
 use crate::patch;
+use crate::resume::{self, Checked, Mapped};
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{ExternalName, LibCall};
 use cranelift_codegen::isa::OwnedTargetIsa;
-use cranelift_codegen::{CompiledCode, Context, FinalizedRelocTarget, binemit::Reloc};
+use cranelift_codegen::{
+    CompiledCode, Context, Final, FinalizedRelocTarget, MachSrcLoc, binemit::Reloc,
+};
 use cranelift_frontend::FunctionBuilderContext;
-use metaphrase_ir::{Inst, Op, Region, passes};
+use metaphrase_ir::{Inst, Op, Region, Value, passes};
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Compiles regions, one at a time. It may live on a thread of its own; it keeps its working
@@ -123,12 +127,44 @@ impl Compiler {
         region: &Region,
         slot_base: u32,
     ) -> Result<CompiledRegion, CompileError> {
-        if !region.state_maps.is_empty() {
-            let mut plain = region.clone();
-            passes::unmap(&mut plain, |_| true);
-            plain.state_maps.clear();
-            return self.compile_inner(&plain, slot_base);
+        if region.state_maps.is_empty() {
+            return Ok(self.compile_once(region, slot_base)?.0);
         }
+        let mut without = HashSet::new();
+        let faults = self.options.memory == MemoryModel::Window;
+        if self.options.cold_maps && (resume::CAN_CHECK || !faults) {
+            let (compiled, failed) = self.compile_once(region, slot_base)?;
+            if failed.is_empty() {
+                return Ok(compiled);
+            }
+            without.extend(failed);
+            let mut partly = region.clone();
+            passes::unmap(&mut partly, |v| without.contains(&v));
+            let (compiled, failed) = self.compile_once(&partly, slot_base)?;
+            if failed.is_empty() {
+                let spelled_out = without.len() as u32;
+                return Ok(CompiledRegion {
+                    spelled_out,
+                    ..compiled
+                });
+            }
+        }
+        let mut plain = region.clone();
+        passes::unmap(&mut plain, |_| true);
+        let (compiled, failed) = self.compile_once(&plain, slot_base)?;
+        debug_assert!(failed.is_empty());
+        Ok(CompiledRegion {
+            spelled_out: u32::MAX,
+            ..compiled
+        })
+    }
+
+    /// Compiles a region with the state maps that it has; also which of those cannot be used.
+    fn compile_once(
+        &mut self,
+        region: &Region,
+        slot_base: u32,
+    ) -> Result<(CompiledRegion, Vec<Value>), CompileError> {
         let work = &mut self.work;
         work.cx.clear();
         work.cx.set_disasm(self.options.keep_vcode);
@@ -154,13 +190,29 @@ impl Compiler {
             .ok_or_else(|| CompileError::Codegen("no code".to_string()))?;
         let mut code = compiled.buffer.data().to_vec();
         let links = resolve(compiled, &work.cx, &lowered, slot_base, &mut code)?;
-        Ok(CompiledRegion {
+        let mapped: Vec<Mapped> = lowered
+            .mapped
+            .iter()
+            .map(|&op| Mapped {
+                op,
+                insn: region.inst(op).insn,
+            })
+            .collect();
+        let checked = if mapped.is_empty() {
+            Checked::default()
+        } else {
+            resume::check(compiled, &mapped)
+        };
+        let result = CompiledRegion {
             links,
             faults: faults(compiled, region),
+            resumes: checked.resumes,
+            spelled_out: 0,
             clif,
             vcode: compiled.vcode.clone(),
             code,
-        })
+        };
+        Ok((result, checked.failed))
     }
 }
 
@@ -232,12 +284,19 @@ fn faults(compiled: &CompiledCode, region: &Region) -> Vec<Fault> {
     let locations = compiled.buffer.get_srclocs_sorted();
     let mut faults = Vec::with_capacity(compiled.buffer.traps().len());
     for trap in compiled.buffer.traps() {
-        let Some((code, write)) = lower::trap_number(trap.code) else {
+        let Some((code, access)) = lower::trap_number(trap.code) else {
             continue;
         };
+        if access == Access::Mapped {
+            // It goes on in its cold block, which knows all.
+            continue;
+        }
+        let write = access == Access::Write;
         // The location that covers the instruction, or the nearest one before it.
         let n = locations.partition_point(|l| l.start <= trap.offset);
-        let Some(location) = locations[..n].iter().rfind(|l| !l.loc.is_default()) else {
+        let of_guest =
+            |l: &&MachSrcLoc<Final>| !l.loc.is_default() && lower::mapped_location(l.loc).is_none();
+        let Some(location) = locations[..n].iter().rfind(of_guest) else {
             continue;
         };
         let found = i64::from(location.loc.bits());

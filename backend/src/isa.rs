@@ -28,6 +28,8 @@ pub(crate) fn host(options: &Options) -> Result<OwnedTargetIsa, BackendError> {
         ("enable_heap_access_spectre_mitigation", "false"),
         ("enable_table_access_spectre_mitigation", "false"),
         ("is_pic", "false"),
+        // Where blocks start: `resume` wants to know.
+        ("machine_code_cfg_info", "true"),
     ] {
         flags
             .set(name, value)

@@ -7,6 +7,7 @@
 //! - [`layout`]: what the runtime tells us about its state and helpers.
 //! - [`options`], [`error`], [`code`]: plain data.
 //! - `lower`: IR to CLIF, one file for each group of ops.
+//! - [`resume`]: where the code goes on after a host fault, and the check that it may.
 //! - `common`: the trampoline and the stubs; `patch`: rewriting jumps on each host.
 
 pub mod arena;
@@ -20,6 +21,7 @@ pub mod layout;
 mod lower;
 pub mod options;
 mod patch;
+pub mod resume;
 pub mod sse;
 
 pub use arena::{Arena, CodeRef};
@@ -30,3 +32,4 @@ pub use error::{ArenaFull, BackendError, CompileError};
 pub use host_fault::{FaultInfo, Watch};
 pub use layout::{HelperFn, HelperTable, StateLayout, TLB_ENTRIES, TlbAccess, TlbEntry, jump_hash};
 pub use options::{MemoryModel, OptLevel, Options, Regalloc};
+pub use resume::Resume;

@@ -50,6 +50,9 @@ pub struct Options {
     pub min_limit: u64,
     /// How guest memory is accessed.
     pub memory: MemoryModel,
+    /// State maps are written where an access has faulted. Without it (and on hosts whose code
+    /// cannot be checked, see [`crate::resume`]) they are written before the access.
+    pub cold_maps: bool,
 }
 
 impl Default for Options {
@@ -64,6 +67,7 @@ impl Default for Options {
             keep_vcode: false,
             min_limit: 1 << 32,
             memory: MemoryModel::Window,
+            cold_maps: true,
         }
     }
 }

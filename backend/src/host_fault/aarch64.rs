@@ -52,3 +52,13 @@ pub(super) unsafe fn resume(context: *mut c_void, pc: u64, sp: u64, fp: u64) {
     mcontext.sp = sp;
     mcontext.regs[29] = fp;
 }
+
+/// Makes the handler return to `pc`, with all registers as they were.
+///
+/// # Safety
+/// `context` as above; `pc` expects them so.
+pub(super) unsafe fn go_on(context: *mut c_void, pc: u64) {
+    // SAFETY: by the caller's promise.
+    let mcontext = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext };
+    mcontext.pc = pc;
+}

@@ -2,12 +2,15 @@
 //!
 //! Compiled code accesses guest memory without asking whether the page is there: the host MMU
 //! knows. When it faults, the signal handler finds the host PC inside the arena of the run that
-//! this thread has declared with [`Watch`], records what happened in the guest state, and goes on
-//! in the trampoline, which returns [`metaphrase_ir::ExitReason::HostFault`] to the dispatcher.
-//! Faults anywhere else go to whoever handled them before.
+//! this thread has declared with [`Watch`], and goes on elsewhere:
 //!
-//! The host's guest-register values at that moment are lost; the translation has written to the
-//! state whatever the faulting instruction's guest instruction may observe.
+//! - in the access's cold block, if it has one (see [`crate::resume`]). The block writes the guest
+//!   state and leaves with `Memory`; what it cannot know is in [`take`].
+//! - else in the trampoline, which returns [`metaphrase_ir::ExitReason::HostFault`] to the
+//!   dispatcher, with what happened in the guest state. The guest registers in host registers are
+//!   lost; the translation has written to the state whatever the guest instruction may observe.
+//!
+//! Faults anywhere else go to whoever handled them before.
 
 #[cfg(target_arch = "aarch64")]
 mod aarch64;
@@ -22,11 +25,12 @@ use x86_64 as host;
 use crate::arena::Arena;
 use crate::error::BackendError;
 use crate::layout::StateLayout;
+use crate::resume::Resumes;
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 const WRITE: u64 = 1 << 63;
 const BUS: u64 = 1 << 62;
@@ -53,9 +57,26 @@ impl FaultInfo {
     }
 }
 
+/// A host fault that has gone on in a cold block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ColdFault {
+    /// The linear address that could not be accessed. The cold block reports where the access
+    /// begins.
+    pub linear: u64,
+    /// SIGBUS, as in [`FaultInfo`].
+    pub bus: bool,
+}
+
+/// The host fault that made compiled code leave with `Memory`, if it was one, and not the address
+/// alone. To be asked after each such exit: it answers once.
+pub fn take() -> Option<ColdFault> {
+    COLD.take()
+}
+
 /// What the handler must know about the run on its thread.
 #[derive(Clone, Copy)]
 struct Run {
+    resumes: *const Resumes,
     state: *mut u8,
     start: usize,
     end: usize,
@@ -70,6 +91,7 @@ struct Run {
 thread_local! {
     // Constant and without destructor: the handler may read it at any time.
     static RUN: Cell<Option<Run>> = const { Cell::new(None) };
+    static COLD: Cell<Option<ColdFault>> = const { Cell::new(None) };
     // The thread is known to have an alternate signal stack.
     static HAS_STACK: Cell<bool> = const { Cell::new(false) };
 }
@@ -79,6 +101,8 @@ thread_local! {
 pub struct Watch {
     // Bound to its thread.
     _thread: PhantomData<*const ()>,
+    // The handler has a pointer to it.
+    _resumes: Arc<Resumes>,
 }
 
 impl Watch {
@@ -89,7 +113,9 @@ impl Watch {
     /// `state` must be a guest state of that layout and stay valid until the value is dropped.
     pub unsafe fn new(arena: &Arena, layout: &StateLayout, state: *mut c_void) -> Watch {
         let range = arena.range();
+        let resumes = arena.resumes().clone();
         RUN.set(Some(Run {
+            resumes: Arc::as_ptr(&resumes),
             state: state.cast(),
             start: range.start,
             end: range.end,
@@ -102,6 +128,7 @@ impl Watch {
         }));
         Watch {
             _thread: PhantomData,
+            _resumes: resumes,
         }
     }
 }
@@ -259,8 +286,16 @@ unsafe fn redirect(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_vo
     unsafe {
         let field = |offset: u32| run.state.add(offset as usize).cast::<u64>();
         let address = (*info).si_addr() as u64;
+        let linear = address.wrapping_sub(*field(run.mem_base));
+        // The table lives as long as the declaration.
+        if let Some(cold) = (*run.resumes).find(at.pc as usize) {
+            let bus = signal == libc::SIGBUS;
+            COLD.set(Some(ColdFault { linear, bus }));
+            host::go_on(context, cold as u64);
+            return true;
+        }
         let bits = if at.write { WRITE } else { 0 } | if signal == libc::SIGBUS { BUS } else { 0 };
-        *field(run.fault_addr) = address.wrapping_sub(*field(run.mem_base));
+        *field(run.fault_addr) = linear;
         *field(run.exit_info) = at.pc | bits;
         host::resume(
             context,

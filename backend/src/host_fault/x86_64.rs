@@ -27,3 +27,13 @@ pub(super) unsafe fn resume(context: *mut c_void, pc: u64, sp: u64, fp: u64) {
     regs[libc::REG_RSP as usize] = sp as i64;
     regs[libc::REG_RBP as usize] = fp as i64;
 }
+
+/// Makes the handler return to `pc`, with all registers as they were.
+///
+/// # Safety
+/// `context` as above; `pc` expects them so.
+pub(super) unsafe fn go_on(context: *mut c_void, pc: u64) {
+    // SAFETY: by the caller's promise.
+    let regs = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
+    regs[libc::REG_RIP as usize] = pc as i64;
+}

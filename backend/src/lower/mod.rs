@@ -9,6 +9,7 @@
 //! and the guest sees what others write there.
 
 mod calls;
+mod cold;
 mod exits;
 mod flags;
 pub(crate) mod float;
@@ -16,6 +17,7 @@ mod int;
 mod memory;
 mod tlb;
 mod vector;
+mod window;
 
 use crate::error::CompileError;
 use crate::layout::{HelperTable, StateLayout};
@@ -27,22 +29,60 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use exits::Tails;
-use memory::Checked;
 use metaphrase_ir::{Block, Inst, Op, Reg, Region, Type, Value};
+use window::Checked;
 
 /// Trap codes tell guest instructions apart modulo this.
-pub(crate) const TRAP_CODES: u32 = 125;
+pub(crate) const TRAP_CODES: u32 = 83;
 
-/// The trap code of a memory access of guest instruction `insn`.
-fn trap_code(insn: u16, write: bool) -> TrapCode {
-    let half = if write { TRAP_CODES } else { 0 };
-    TrapCode::unwrap_user((half + u32::from(insn) % TRAP_CODES + 1) as u8)
+/// What a trap code says of an access.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Access {
+    /// It reads.
+    Read,
+    /// It writes.
+    Write,
+    /// It has a state map, so a cold block of its own.
+    Mapped,
 }
 
-/// What a trap code holds: the guest instruction modulo [`TRAP_CODES`], and whether it writes.
-pub(crate) fn trap_number(code: TrapCode) -> Option<(u32, bool)> {
+impl Access {
+    /// What an op without state map is.
+    fn of(op: Op) -> Access {
+        if op == Op::Load {
+            Access::Read
+        } else {
+            Access::Write
+        }
+    }
+}
+
+/// The trap code of a memory access of guest instruction `insn`.
+fn trap_code(insn: u16, access: Access) -> TrapCode {
+    let part = access as u32 * TRAP_CODES;
+    TrapCode::unwrap_user((part + u32::from(insn) % TRAP_CODES + 1) as u8)
+}
+
+/// What a trap code holds: the guest instruction modulo [`TRAP_CODES`], and what the access is.
+pub(crate) fn trap_number(code: TrapCode) -> Option<(u32, Access)> {
     let n = u32::from(code.as_raw().get()) - 1;
-    (n < 2 * TRAP_CODES).then_some((n % TRAP_CODES, n >= TRAP_CODES))
+    let access = match n / TRAP_CODES {
+        0 => Access::Read,
+        1 => Access::Write,
+        2 => Access::Mapped,
+        _ => return None,
+    };
+    Some((n % TRAP_CODES, access))
+}
+
+/// The source location of the branch before mapped access `n`; those of others are guest
+/// instructions.
+const MAPPED: u32 = 1 << 30;
+
+/// The mapped access that a source location is about.
+pub(crate) fn mapped_location(loc: SourceLoc) -> Option<usize> {
+    let n = loc.bits();
+    (!loc.is_default() && n & MAPPED != 0).then_some((n & !MAPPED) as usize)
 }
 
 /// What is compiled, and for whom.
@@ -61,6 +101,8 @@ pub(crate) struct Unit<'a> {
 pub(crate) struct Lowered {
     /// The targets of the direct exits, by index.
     pub(crate) targets: Vec<i64>,
+    /// The accesses with state maps, by number.
+    pub(crate) mapped: Vec<Value>,
 }
 
 /// Working memory that is kept between regions.
@@ -71,6 +113,10 @@ pub(crate) struct Scratch {
     order: Vec<Block>,
     /// Values that something with an effect needs; only filled for regions with floating point.
     used: Vec<bool>,
+    /// By block: whether a later one of the order goes to it.
+    heads: Vec<bool>,
+    /// Values that only cold blocks need, which compute them.
+    cold: Vec<bool>,
 }
 
 /// Lowers the region into `func`.
@@ -88,7 +134,9 @@ pub(crate) fn lower(
     if unit.float {
         float::mark_used(unit.region, &mut scratch.used);
     }
+    cold::mark_cold(unit.region, &mut scratch.cold);
     reverse_postorder(unit.region, &mut scratch.order);
+    mark_loop_heads(unit.region, &scratch.order, &mut scratch.heads);
     let mut b = FunctionBuilder::new(func, fcx);
     for _ in &unit.region.blocks {
         scratch.blocks.push(b.create_block());
@@ -140,11 +188,16 @@ pub(crate) fn lower(
         helper_sig: None,
         region_sig: None,
         stub_sigs: Vec::new(),
+        mapped: Vec::new(),
+        made_cold: Vec::new(),
+        loc: 0,
     };
     lower.run()?;
-    let Lower { b, targets, .. } = lower;
+    let Lower {
+        b, targets, mapped, ..
+    } = lower;
     b.finalize(unit.isa.frontend_config());
-    Ok(Lowered { targets })
+    Ok(Lowered { targets, mapped })
 }
 
 /// The blocks that can be reached, definitions before uses.
@@ -168,6 +221,19 @@ fn reverse_postorder(region: &Region, order: &mut Vec<Block>) {
     order.reverse();
 }
 
+/// Marks the blocks that some block goes back to.
+fn mark_loop_heads(region: &Region, order: &[Block], heads: &mut Vec<bool>) {
+    heads.clear();
+    heads.resize(region.blocks.len(), false);
+    let mut seen = vec![false; region.blocks.len()];
+    for &block in order {
+        seen[block.0 as usize] = true;
+        for (to, _) in region.successors(region.terminator(block)) {
+            heads[to.0 as usize] |= seen[to.0 as usize];
+        }
+    }
+}
+
 /// The lowering of one region.
 struct Lower<'a, 'f> {
     unit: &'a Unit<'a>,
@@ -188,6 +254,12 @@ struct Lower<'a, 'f> {
     region_sig: Option<clif::SigRef>,
     /// Signatures of stubs by their operands' type.
     stub_sigs: Vec<(clif::Type, clif::SigRef)>,
+    /// The accesses with state maps so far.
+    mapped: Vec<Value>,
+    /// The values that the current cold block has computed for itself.
+    made_cold: Vec<Value>,
+    /// The current source location.
+    loc: u16,
     in_state: MemFlags,
     in_fuel: MemFlags,
     in_cache: MemFlags,
@@ -210,26 +282,37 @@ impl Lower<'_, '_> {
         let order = std::mem::take(&mut self.s.order);
         for &block in &order {
             self.b.switch_to_block(self.s.blocks[block.0 as usize]);
-            let exit = self.region.inst(self.region.terminator(block)).op;
-            if block != Region::ENTRY && matches!(exit, Op::OutOfFuel | Op::Raise) {
+            let cold = cold::is_cold(self.region, block);
+            if cold {
                 self.b.set_cold_block(self.s.blocks[block.0 as usize]);
             }
             if block == Region::ENTRY {
                 self.prepare_memory();
+            } else if self.s.heads[block.0 as usize] {
+                // Keeps Cranelift from carrying a guest load around the loop: the guest must see
+                // what others write there.
+                self.b.ins().sequence_point();
             }
             self.checked.clear();
             self.cc_op = None;
             let region = self.region;
-            let mut last = 0;
+            self.loc = 0;
             for &v in &region.blocks[block.0 as usize].insts {
+                if self.s.cold[v.0 as usize] && !cold {
+                    continue;
+                }
                 let inst = region.inst(v);
                 self.insn = inst.insn;
                 // Never backwards inside a block, see `faults` in the compiler.
-                last = last.max(inst.insn);
-                self.b.set_srcloc(SourceLoc::new(u32::from(last)));
+                self.loc = self.loc.max(inst.insn);
+                self.b.set_srcloc(SourceLoc::new(self.loc.into()));
+                if cold {
+                    region.args(v).iter().try_for_each(|&a| self.make_cold(a))?;
+                }
                 let result = self.inst(v, inst)?;
                 self.s.values[v.0 as usize] = result;
             }
+            self.end_cold();
         }
         self.s.order = order;
         self.finish_tails();

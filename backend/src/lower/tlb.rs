@@ -5,8 +5,8 @@
 //! its first, so that an access that runs into the next page misses. An atomic access keeps the low
 //! bits of its address in the comparison instead, so that one that is not aligned misses.
 //!
-//! Whatever misses is done whole by a helper, in a cold block: it gives the value, or the reason to
-//! leave for. The host never faults. The table stays the same within a region, only its entries
+//! Whatever misses is done whole by a helper, in a cold block that first writes the state map: it
+//! gives the value, or the reason to leave for. The host never faults. The table stays the same within a region, only its entries
 //! change: whatever changes privileges leaves.
 
 use super::{Lower, clif_type};
@@ -14,7 +14,7 @@ use crate::error::CompileError;
 use crate::layout::{TLB_ENTRIES, TlbAccess, TlbEntry};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{self as clif, BlockArg, InstBuilder, types};
-use metaphrase_ir::{AccessKind, Inst, Op, RmwOp, Type, Value};
+use metaphrase_ir::{AccessKind, Inst, Op, Reg, RmwOp, Type, Value};
 use std::mem::offset_of;
 
 const PAGE: u64 = 4096;
@@ -64,8 +64,14 @@ impl Lower<'_, '_> {
             end(self, value);
             self.b.switch_to_block(cold);
         }
+        // A device that the access reaches may look at the state, at the fuel above all.
+        self.write_state_map(v)?;
         let value = self.slow_access(v, linear)?;
         end(self, value);
+        self.end_cold();
+        if region.mapped(v) & Reg::CcOp.bit() != 0 {
+            self.cc_op = None;
+        }
         self.b.switch_to_block(join);
         Ok(ty.map(|_| self.b.block_params(join)[0]))
     }

@@ -100,6 +100,7 @@ impl Vcpu {
         let slot = ((answer >> 32) as u32).checked_sub(1);
         match (ExitReason::from_u32(answer as u32), slot) {
             (ExitReason::HostFault, _) => (self.host_fault(), None),
+            (ExitReason::Memory, _) => (self.refused_access(), None),
             (reason, None) => (reason, None),
             (reason, Some(slot)) => {
                 if let Some(from) = self.cache.slots[slot as usize] {

@@ -6,7 +6,7 @@ use crate::memory::{MapError, PAGE, page};
 use crate::system::Fault;
 use crate::translate::TranslateError;
 use iced_x86::Decoder;
-use metaphrase_backend::FaultInfo;
+use metaphrase_backend::{FaultInfo, host_fault};
 use metaphrase_frontend::LiftError;
 use metaphrase_ir::ExitReason;
 use metaphrase_ir::exit::exception_info;
@@ -40,6 +40,20 @@ impl Vcpu {
             return ExitReason::Exception;
         }
         self.state.exit_info = u64::from(write);
+        ExitReason::Memory
+    }
+
+    /// Compiled code has left because of an access that it has written the state for. If the host
+    /// MMU refused it, what only the fault handler knows is added.
+    pub(super) fn refused_access(&mut self) -> ExitReason {
+        let Some(fault) = host_fault::take() else {
+            return ExitReason::Memory;
+        };
+        self.state.fault_addr = fault.linear;
+        if fault.bus {
+            self.state.exit_info = exception_info(14, Some(PF_USER)) | BUS;
+            return ExitReason::Exception;
+        }
         ExitReason::Memory
     }
 
