@@ -1,6 +1,7 @@
 //! Small guests for a whole system, written with the code assembler and run in every engine.
 
 use iced_x86::code_asm::CodeAssembler;
+use metaphrase_devices::Bus;
 use metaphrase_runtime::machine::Parts;
 use metaphrase_runtime::memory::PhysMemory;
 use metaphrase_runtime::{CpuModel, CpuState, Engine, Machine, MachineStop, Options};
@@ -67,6 +68,8 @@ pub struct Guest {
     pub pieces: Vec<(u64, Vec<u8>)>,
     /// What sets the registers, in this order, after a reset with CS 0 and IP [`CODE`].
     pub setups: Vec<Setup>,
+    /// What makes its ports; none otherwise.
+    pub ports: Option<fn() -> Bus>,
 }
 
 impl Guest {
@@ -75,6 +78,7 @@ impl Guest {
         Guest {
             pieces: vec![(CODE, code)],
             setups: Vec::new(),
+            ports: None,
         }
     }
 
@@ -97,7 +101,10 @@ impl Guest {
         for (at, bytes) in &self.pieces {
             memory.write_bytes(*at, bytes);
         }
-        let parts = Parts::new(memory, CpuModel::max(), options);
+        let mut parts = Parts::new(memory, CpuModel::max(), options);
+        if let Some(ports) = self.ports {
+            parts.ports = ports();
+        }
         let mut machine = Machine::new(parts).expect("a machine");
         let s = machine.state_mut();
         (s.seg_sel[1], s.seg_base[1], s.rip) = (0, 0, CODE);

@@ -7,5 +7,7 @@ mod exceptions;
 mod harness;
 mod ladder;
 mod modes;
+mod ports;
+mod registers;
 mod sensitive;
 mod tables;

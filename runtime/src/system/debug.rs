@@ -8,7 +8,7 @@ use super::rights::privileged;
 use super::state::cr4;
 use super::{Cx, Fault, Outcome, mode};
 use crate::state::CpuState;
-use metaphrase_ir::SystemOp;
+use metaphrase_ir::{SystemOp, sysflags};
 
 /// DR6.BD: a debug register was accessed under DR7.GD.
 pub const BD: u32 = 1 << 13;
@@ -191,7 +191,13 @@ pub fn report(state: &mut CpuState, cause: u32) {
 /// what the instruction's accesses have matched.
 pub fn report_raised(state: &mut CpuState) {
     let pending = std::mem::take(&mut state.sys.pending_debug);
-    let cause = if pending & BD != 0 { BD } else { pending | BS };
+    let cause = if pending & BD != 0 {
+        // A fault: its handler returns to the instruction (SDM volume 3, 18.3.1.1).
+        state.sysflags |= sysflags::RF;
+        BD
+    } else {
+        pending | BS
+    };
     report(state, cause);
 }
 

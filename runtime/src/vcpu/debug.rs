@@ -38,6 +38,8 @@ impl Vcpu {
             let here = linear.map_or(0, |at| breakpoints(&self.state).instruction_at(at));
             if here != 0 && !resumed {
                 self.state.sys.pending_debug = here;
+                // The image that the handler returns to goes on over the breakpoint.
+                self.state.sysflags |= sysflags::RF;
                 return Ok(Next::Stop(Stop::Attention));
             }
             self.state.sysflags &= !sysflags::RF;
