@@ -7,6 +7,7 @@ mod cpuid;
 mod debug;
 mod delivery;
 mod fast_calls;
+mod faulting;
 mod flags;
 mod model;
 mod msr;

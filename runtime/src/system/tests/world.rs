@@ -54,7 +54,7 @@ fn error(selector: u16) -> u32 {
 }
 
 fn canonical(address: u64) -> bool {
-    address < 0x8000_0000_0000 || address >= 0xffff_8000_0000_0000
+    matches!(address >> 47, 0 | 0x1_ffff)
 }
 
 impl World {
