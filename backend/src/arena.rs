@@ -99,7 +99,7 @@ impl Arena {
         let mut arena = Arena {
             exit_stub: base + common.exit_stub,
             miss_stub: base + common.miss_stub,
-            trampoline: Trampoline::new(base + common.enter, base + common.resume, layout),
+            trampoline: Trampoline::new(&common, base, layout),
             exec,
             write,
             free_at: BTreeMap::new(),

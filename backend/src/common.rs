@@ -29,6 +29,7 @@ pub(crate) struct Common {
     pub(crate) resume: usize,
     pub(crate) exit_stub: usize,
     pub(crate) miss_stub: usize,
+    pub(crate) slow_access: usize,
 }
 
 /// How compiled code is entered from Rust. It is valid as long as its arena.
@@ -36,16 +37,21 @@ pub(crate) struct Common {
 pub struct Trampoline {
     enter: usize,
     resume: usize,
+    slow_access: usize,
     host_resume: u32,
+    slow_access_slot: u32,
     mxcsr: u32,
 }
 
 impl Trampoline {
-    pub(crate) fn new(enter: usize, resume: usize, layout: &StateLayout) -> Trampoline {
+    /// Of common code that lies at `base`.
+    pub(crate) fn new(common: &Common, base: usize, layout: &StateLayout) -> Trampoline {
         Trampoline {
-            enter,
-            resume,
+            enter: base + common.enter,
+            resume: base + common.resume,
+            slow_access: base + common.slow_access,
             host_resume: layout.host_resume,
+            slow_access_slot: layout.slow_access,
             mxcsr: layout.reg(Reg::Mxcsr),
         }
     }
@@ -61,7 +67,7 @@ impl Trampoline {
     #[inline(never)]
     pub unsafe fn enter(&self, state: *mut c_void, code: usize) -> u64 {
         type Enter = unsafe extern "C" fn(*mut c_void, usize) -> u64;
-        // SAFETY: the fields are a u64 and a u32 at those offsets of the caller's state; `enter`
+        // SAFETY: the fields are two u64 and a u32 at those offsets of the caller's state; `enter`
         // is the address of a function with that signature in the arena, which the caller keeps
         // alive.
         unsafe {
@@ -69,6 +75,10 @@ impl Trampoline {
                 .byte_add(self.host_resume as usize)
                 .cast::<u64>()
                 .write(self.resume as u64);
+            state
+                .byte_add(self.slow_access_slot as usize)
+                .cast::<u64>()
+                .write(self.slow_access as u64);
             let mxcsr = state.byte_add(self.mxcsr as usize).cast::<u32>();
             let control = sse::Control::enter(*mxcsr);
             let answer = std::mem::transmute::<usize, Enter>(self.enter)(state, code);
@@ -105,12 +115,14 @@ pub(crate) fn compile(layout: &StateLayout) -> Result<Common, BackendError> {
     let enter_at = place(&enter);
     let exit_stub = place(&exit_stub(&*isa)?);
     let miss_stub = place(&miss_stub(&*isa, layout)?);
+    let slow_access = place(&slow_access(&*isa, layout)?);
     Ok(Common {
         code,
         enter: enter_at,
         resume: enter_at + resume,
         exit_stub,
         miss_stub,
+        slow_access,
     })
 }
 
@@ -206,3 +218,34 @@ fn miss_stub(isa: &dyn TargetIsa, layout: &StateLayout) -> Result<Vec<u8>, Backe
     })?;
     Ok(code)
 }
+
+/// The signature of the stub of slow accesses: `(state, access, addr, b, c, helper)`. It preserves
+/// every register, so that what the soft TLB does not have costs the code around it nothing.
+pub(crate) fn slow_access_signature() -> Signature {
+    let mut sig = Signature::new(CallConv::PreserveAll);
+    sig.params.extend([AbiParam::new(types::I64); 6]);
+    sig
+}
+
+/// Calls a helper for a memory access; the value comes back in [`SLOW_VALUE`].
+fn slow_access(isa: &dyn TargetIsa, layout: &StateLayout) -> Result<Vec<u8>, BackendError> {
+    let (code, _) = finish(isa, slow_access_signature(), |b| {
+        let entry = b.current_block().expect("the entry block");
+        let params = b.block_params(entry).to_vec();
+        let mut sig = Signature::new(isa.default_call_conv());
+        sig.params.extend([AbiParam::new(types::I64); 5]);
+        sig.returns.push(AbiParam::new(types::I64));
+        let sig = b.import_signature(sig);
+        let call = b.ins().call_indirect(sig, params[5], &params[..5]);
+        let value = b.inst_results(call)[0];
+        let slot = (layout.helper_v + SLOW_VALUE) as i32;
+        b.ins()
+            .store(MemFlagsData::trusted(), value, params[0], slot);
+        b.ins().return_(&[]);
+    })?;
+    Ok(code)
+}
+
+/// Where the value of a slow access is, in the vector slots of helpers: in one that no memory
+/// access has an operand in.
+pub(crate) const SLOW_VALUE: u32 = 48;

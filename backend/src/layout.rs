@@ -33,6 +33,8 @@ pub struct StateLayout {
     /// Pointer to the table of the soft TLB for the current privileges: [`TLB_ENTRIES`] times
     /// [`TlbEntry`].
     pub tlb: u32,
+    /// Where the code is that does slow accesses; the trampoline writes it.
+    pub slow_access: u32,
     /// Pointer to the jump cache: entries of (guest PC, host code), 16 bytes each.
     pub jump_cache: u32,
     /// Number of jump-cache entries, a power of two (a number, not an offset).
@@ -115,8 +117,8 @@ pub const TLB_ENTRIES: usize = 1024;
 #[repr(C, align(32))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TlbEntry {
-    /// The linear address of the page if it may be read without a helper, else something that is
-    /// no page's address.
+    /// The linear address of the page if it may be read without a helper, else the address of a
+    /// page that is looked up elsewhere: [`TlbEntry::slow`], [`TlbEntry::none`].
     pub read: u64,
     /// The same for writes.
     pub write: u64,
@@ -124,6 +126,32 @@ pub struct TlbEntry {
     pub addend: u64,
     /// The runtime's own.
     pub phys: u64,
+}
+
+impl TlbEntry {
+    const PAGE: u64 = 4096;
+
+    /// The tag of a page that may be accessed, but only by a helper. What is compared with it is an
+    /// address with the entry's index, or (of an access that runs into the next page) the index
+    /// after it; this tag has neither.
+    pub const fn slow(page: u64) -> u64 {
+        page ^ Self::PAGE * (TLB_ENTRIES as u64 / 2)
+    }
+
+    /// The tag that no page has, slow or not, at that index.
+    pub const fn none(index: usize) -> u64 {
+        (index ^ TLB_ENTRIES / 4) as u64 * Self::PAGE
+    }
+
+    /// Nothing, at that index.
+    pub const fn empty(index: usize) -> TlbEntry {
+        TlbEntry {
+            read: Self::none(index),
+            write: Self::none(index),
+            addend: 0,
+            phys: 0,
+        }
+    }
 }
 
 impl HelperTable {

@@ -4,7 +4,8 @@ mod machine;
 
 use machine::{Machine, PC, State, helpers, region};
 use metaphrase_backend::{
-    HelperTable, MemoryModel, OptLevel, Options, Regalloc, TLB_ENTRIES, TlbAccess, TlbEntry,
+    CompiledRegion, HelperTable, MemoryModel, OptLevel, Options, Regalloc, TLB_ENTRIES, TlbAccess,
+    TlbEntry,
 };
 use metaphrase_ir::{AccessKind, Builder, ExitReason, Reg, Region, RmwOp, Type, Value};
 use std::cell::RefCell;
@@ -76,14 +77,6 @@ struct Page([u8; 4096]);
 const READ: u64 = 0xffff_8000_1234_5000;
 const WRITE: u64 = 0x4000_0000;
 const BOTH: u64 = 0x7fff_f000;
-const SLOW: u64 = 1;
-
-const EMPTY: TlbEntry = TlbEntry {
-    read: u64::MAX,
-    write: u64::MAX,
-    addend: 0,
-    phys: 0,
-};
 
 impl Soft {
     fn new(options: Options) -> Soft {
@@ -93,16 +86,17 @@ impl Soft {
             ..options
         };
         let mut m = Machine::with_helpers(options, 1 << 20, table());
-        let mut tlb = vec![EMPTY; TLB_ENTRIES].into_boxed_slice();
+        let mut tlb = (0..TLB_ENTRIES).map(TlbEntry::empty).collect::<Box<[_]>>();
         let mut pages = Box::new([Page([0; 4096]); 3]);
         let at = |linear: u64| (linear / 4096) as usize % TLB_ENTRIES;
         for (n, linear) in [READ, WRITE, BOTH].into_iter().enumerate() {
             for (k, byte) in pages[n].0.iter_mut().enumerate() {
                 *byte = (k * 7 + n) as u8;
             }
+            let slow = TlbEntry::slow(linear);
             tlb[at(linear)] = TlbEntry {
-                read: linear | if linear == WRITE { SLOW } else { 0 },
-                write: linear | if linear == READ { SLOW } else { 0 },
+                read: if linear == WRITE { slow } else { linear },
+                write: if linear == READ { slow } else { linear },
                 addend: (pages[n].0.as_mut_ptr() as u64).wrapping_sub(linear),
                 phys: 0,
             };
@@ -256,6 +250,9 @@ fn loads_hit_or_ask() {
             asked(s, &plain, WRITE + 8, false);
             asked(s, &plain, 0, false);
             asked(s, &plain, u64::MAX, false);
+            for bit in 12..64 {
+                asked(s, &plain, (WRITE + 16) ^ 1 << bit, false);
+            }
             if n > 1 {
                 asked(s, &plain, READ + 4097 - u64::from(n), false);
                 asked(s, &plain, READ + 4095, false);
@@ -441,8 +438,96 @@ fn an_entry_that_goes_away_is_not_used_again() {
         let (code, _) = s.m.publish(&r);
         s.m.enter(code);
         assert_eq!(calls(), []);
-        s.tlb[(READ / 4096) as usize % TLB_ENTRIES] = EMPTY;
+        let index = (READ / 4096) as usize % TLB_ENTRIES;
+        s.tlb[index] = TlbEntry::empty(index);
         s.m.enter(code);
         assert_eq!(calls().len(), 1);
     });
+}
+
+/// Instructions of a hit, at most: what the issue of a soft TLB is judged by.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_hit_is_at_most_ten_host_instructions() {
+    use iced_x86::{Decoder, DecoderOptions, FlowControl};
+
+    /// Instructions from the entry to the end, every branch to a cold block not taken.
+    fn hot_path(compiled: &CompiledRegion) -> Vec<String> {
+        let code = &compiled.code;
+        let mut decoder = Decoder::new(64, code, DecoderOptions::NONE);
+        let mut path = Vec::new();
+        loop {
+            let insn = decoder.decode();
+            path.push(insn.to_string());
+            match insn.flow_control() {
+                FlowControl::Next | FlowControl::ConditionalBranch => {}
+                FlowControl::UnconditionalBranch => {
+                    let to = insn.near_branch_target();
+                    if u64::from(compiled.links[0].offset) == insn.next_ip() - 4 {
+                        return path;
+                    }
+                    decoder.set_position(to as usize).unwrap();
+                    decoder.set_ip(to);
+                }
+                other => panic!("{other:?} in {path:#?}"),
+            }
+        }
+    }
+
+    for opt in [OptLevel::None, OptLevel::Speed] {
+        let mut s = Soft::new(Options {
+            opt,
+            ..Options::default()
+        });
+        let mut count = |body: &dyn Fn(&mut Builder<'_>)| {
+            let r = region(1, |b| {
+                body(b);
+                b.exit_jump(4);
+            });
+            hot_path(&s.m.compile(&r))
+        };
+        for ty in [Type::I8, Type::I16, Type::I32, Type::I64, Type::V128] {
+            let (from, to) = match ty {
+                Type::V128 => (Reg::Xmm0, Reg::Xmm1),
+                _ => (Reg::Rcx, Reg::Rbx),
+            };
+            let narrow = |b: &mut Builder<'_>, v| match ty {
+                Type::I64 | Type::V128 => v,
+                _ => b.trunc(ty, v),
+            };
+            let widen = |b: &mut Builder<'_>, v| match ty {
+                Type::I64 | Type::V128 => v,
+                _ => b.zext(Type::I64, v),
+            };
+            // The same without the access.
+            let bare = count(&|b| {
+                let at = b.getreg(Reg::Rax);
+                b.setreg(Reg::Rdx, at);
+            });
+            let load = count(&|b| {
+                let at = b.getreg(Reg::Rax);
+                b.setreg(Reg::Rdx, at);
+                let v = b.load(ty, at, AccessKind::Data);
+                let v = widen(b, v);
+                b.setreg(to, v);
+            });
+            // The load, and one instruction for the result.
+            let spent = load.len() - bare.len() - 1;
+            assert!(spent <= 10, "{ty} {opt:?}: {spent}\n{load:#?}\n{bare:#?}");
+            let bare = count(&|b| {
+                let (at, v) = (b.getreg(Reg::Rax), b.getreg(from));
+                b.setreg(Reg::Rdx, at);
+                b.setreg(to, v);
+            });
+            let store = count(&|b| {
+                let (at, v) = (b.getreg(Reg::Rax), b.getreg(from));
+                b.setreg(Reg::Rdx, at);
+                b.setreg(to, v);
+                let v = narrow(b, v);
+                b.store(at, v, AccessKind::Data);
+            });
+            let spent = store.len() - bare.len();
+            assert!(spent <= 10, "{ty} {opt:?}: {spent}\n{store:#?}\n{bare:#?}");
+        }
+    }
 }

@@ -116,6 +116,8 @@ pub struct CpuState {
     pub host_fp: u64,
     /// Where the fault handler resumes.
     pub host_resume: u64,
+    /// The code that does memory accesses which the soft TLB does not have.
+    pub slow_access: u64,
     /// Segment bases, in encoding order: ES, CS, SS, DS, FS, GS.
     pub seg_base: [u64; 6],
     /// +1, or -1 where RFLAGS.DF is set.
@@ -246,6 +248,7 @@ impl CpuState {
             host_resume: offset_of!(CpuState, host_resume) as u32,
             helper_v: offset_of!(CpuState, helper_v) as u32,
             tlb: offset_of!(CpuState, tlb) as u32,
+            slow_access: offset_of!(CpuState, slow_access) as u32,
         }
     }
 }

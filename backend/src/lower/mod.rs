@@ -30,6 +30,7 @@ use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use exits::Tails;
 use metaphrase_ir::{Block, Inst, Op, Reg, Region, Type, Value};
+use std::collections::HashMap;
 use window::Checked;
 
 /// Trap codes tell guest instructions apart modulo this.
@@ -187,6 +188,8 @@ pub(crate) fn lower(
         cc_op: None,
         helper_sig: None,
         region_sig: None,
+        slow_sig: None,
+        wide: HashMap::new(),
         stub_sigs: Vec::new(),
         mapped: Vec::new(),
         made_cold: Vec::new(),
@@ -252,6 +255,9 @@ struct Lower<'a, 'f> {
     cc_op: Option<u32>,
     helper_sig: Option<clif::SigRef>,
     region_sig: Option<clif::SigRef>,
+    slow_sig: Option<clif::SigRef>,
+    /// Values that are known zero-extended to 64 bits.
+    wide: HashMap<Value, clif::Value>,
     /// Signatures of stubs by their operands' type.
     stub_sigs: Vec<(clif::Type, clif::SigRef)>,
     /// The accesses with state maps so far.
@@ -325,6 +331,14 @@ impl Lower<'_, '_> {
         let args = region.args(v);
         use Op::*;
         Ok(match inst.op {
+            Zext if self.wide.contains_key(&args[0]) => {
+                let wide = self.wide[&args[0]];
+                let ty = clif_type(inst.ty);
+                Some(match inst.ty {
+                    Type::I64 => wide,
+                    _ => self.b.ins().ireduce(ty, wide),
+                })
+            }
             Const | Pc | Add | Sub | Mul | UMulHi | SMulHi | UDiv | SDiv | URem | SRem | And
             | Or | Xor | Shl | LShr | AShr | RotL | RotR | Neg | Not | Bswap | Clz | Ctz
             | Popcnt | ICmp | Select | Zext | Sext | Trunc | Ext | Ins | Bitcast => {

@@ -10,6 +10,7 @@
 //! change: whatever changes privileges leaves.
 
 use super::{Lower, clif_type};
+use crate::common::{SLOW_VALUE, slow_access_signature};
 use crate::error::CompileError;
 use crate::layout::{TLB_ENTRIES, TlbAccess, TlbEntry};
 use cranelift_codegen::ir::condcodes::IntCC;
@@ -19,11 +20,13 @@ use std::mem::offset_of;
 
 const PAGE: u64 = 4096;
 
-/// An entry as base and displacement, and the tag that hits there.
+/// An entry as base and displacement, and what to compare its tag with.
 struct Probe {
     entry: clif::Value,
     offset: i32,
-    tag: clif::Value,
+    last: clif::Value,
+    /// The bits that must be equal.
+    mask: u64,
 }
 
 impl Lower<'_, '_> {
@@ -32,14 +35,23 @@ impl Lower<'_, '_> {
         let (region, inst) = (self.region, self.region.inst(v));
         let addr = region.args(v)[0];
         let linear = self.value(addr);
-        let ty = (inst.op != Op::Store).then(|| clif_type(inst.ty));
+        // Guests mostly go on with a narrow value zero-extended, as the host can load it.
+        let narrow = matches!(inst.ty, Type::I8 | Type::I16 | Type::I32);
+        let ty = match inst.op {
+            Op::Store => None,
+            _ if narrow => Some(types::I64),
+            _ => Some(clif_type(inst.ty)),
+        };
         let join = self.b.create_block();
         if let Some(ty) = ty {
             self.b.append_block_param(join, ty);
         }
         let end = |lower: &mut Self, value: Option<clif::Value>| {
-            // Block parameters hold vectors as bytes.
-            let arg = value.zip(ty).map(|(v, ty)| lower.bitcast(ty, v));
+            let arg = value.zip(ty).map(|(v, ty)| match narrow {
+                true => lower.widen(v),
+                // Block parameters hold vectors as bytes.
+                false => lower.bitcast(ty, v),
+            });
             let args = arg.map(BlockArg::Value);
             lower.b.ins().jump(join, args.as_slice());
         };
@@ -50,7 +62,8 @@ impl Lower<'_, '_> {
                 false => offset_of!(TlbEntry, read),
             };
             let tag = self.load_tlb(&probe, part);
-            let miss = self.b.ins().icmp(IntCC::NotEqual, probe.tag, tag);
+            let differ = self.b.ins().bxor(probe.last, tag);
+            let miss = self.b.ins().band_imm_s(differ, probe.mask as i64);
             let cold = self.b.create_block();
             let hot = self.b.create_block();
             self.b.set_cold_block(cold);
@@ -73,7 +86,14 @@ impl Lower<'_, '_> {
             self.cc_op = None;
         }
         self.b.switch_to_block(join);
-        Ok(ty.map(|_| self.b.block_params(join)[0]))
+        Ok(ty.map(|_| {
+            let value = self.b.block_params(join)[0];
+            if narrow {
+                self.wide.insert(v, value);
+                return self.b.ins().ireduce(clif_type(inst.ty), value);
+            }
+            value
+        }))
     }
 
     fn load_tlb(&mut self, probe: &Probe, part: usize) -> clif::Value {
@@ -97,24 +117,24 @@ impl Lower<'_, '_> {
             return Some(Probe {
                 entry: table,
                 offset: (at / PAGE << SCALE & MASK) as i32,
-                tag: self.iconst(types::I64, at & !(PAGE - 1)),
+                last: self.iconst(types::I64, at),
+                mask: !(PAGE - 1),
             });
         }
-        let mut page = linear;
-        let mut kept = !(PAGE - 1);
+        let (mut last, mut mask) = (linear, !(PAGE - 1));
         if atomic {
-            kept |= bytes - 1;
+            mask |= bytes - 1;
         } else if bytes > 1 {
-            page = self.b.ins().iadd_imm_s(page, bytes as i64 - 1);
+            last = self.b.ins().iadd_imm_s(linear, bytes as i64 - 1);
         }
-        let tag = self.b.ins().band_imm_s(page, kept as i64);
         let shift = PAGE.trailing_zeros() - SCALE;
         let index = self.b.ins().ushr_imm_u(linear, i64::from(shift));
         let index = self.b.ins().band_imm_u(index, MASK as i64);
         Some(Probe {
             entry: self.b.ins().iadd(index, table),
             offset: 0,
-            tag,
+            last,
+            mask,
         })
     }
 
@@ -166,26 +186,34 @@ impl Lower<'_, '_> {
                 host[3 + n] = self.widen(value);
             }
         }
-        let flags_known = self.cc_op;
-        let raw = self.call_host(helper as usize, &host);
-        // It neither evaluates nor writes the flags.
-        self.cc_op = flags_known;
+        self.call_slow(helper as usize, host);
         let reason = self.load_state(types::I32, self.unit.layout.exit_reason);
         let set = self.b.ins().icmp_imm_u(IntCC::NotEqual, reason, 0);
         let fine = self.branch_cold(set);
         self.leave_helper(reason);
         self.b.switch_to_block(fine);
         self.b.set_cold_block(fine);
-        Ok((inst.op != Op::Store).then(|| match ty {
-            Type::I64 => raw,
-            Type::F64 => self.bitcast(types::F64, raw),
-            Type::F32 => {
-                let low = self.b.ins().ireduce(types::I32, raw);
-                self.bitcast(types::F32, low)
-            }
-            Type::V128 => self.load_state(types::I8X16, self.unit.layout.helper_v),
-            ty => self.b.ins().ireduce(clif_type(ty), raw),
+        Ok((inst.op != Op::Store).then(|| {
+            let slots = self.unit.layout.helper_v;
+            let slot = match ty {
+                Type::V128 => slots,
+                _ => slots + SLOW_VALUE,
+            };
+            // The low bytes are the value of any type, as helpers extend it.
+            self.load_state(clif_type(ty), slot)
         }))
+    }
+
+    /// Calls the helper in a way that leaves all registers alone.
+    fn call_slow(&mut self, helper: usize, args: [clif::Value; 5]) {
+        let sig = *self
+            .slow_sig
+            .get_or_insert_with(|| self.b.import_signature(slow_access_signature()));
+        let stub = self.load_state(types::I64, self.unit.layout.slow_access);
+        let helper = self.iconst(types::I64, helper as u64);
+        let [state, access, addr, b, c] = args;
+        let args = [state, access, addr, b, c, helper];
+        self.b.ins().call_indirect(sig, stub, &args);
     }
 }
 

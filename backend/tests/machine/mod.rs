@@ -39,6 +39,8 @@ pub struct State {
     pub jump_cache: *mut [u64; 2],
     pub host: [u64; 3],
     pub tlb: *mut TlbEntry,
+    pub slow_access: u64,
+    pub padding: u64,
     pub xmm: [u128; 16],
     pub ymm_hi: [u128; 16],
     pub helper_v: [u128; 4],
@@ -86,6 +88,7 @@ pub fn layout() -> StateLayout {
         host_resume: host + 16,
         helper_v: offset_of!(State, helper_v) as u32,
         tlb: offset_of!(State, tlb) as u32,
+        slow_access: offset_of!(State, slow_access) as u32,
     }
 }
 

@@ -2,10 +2,10 @@
 //!
 //! A table is direct-mapped by the linear page number; there is one for each [`Class`] of rights,
 //! so that an entry says by itself what may be done. A tag is the linear address of the page if
-//! compiled code may access it so, that plus [`SLOW`] if the access is allowed but needs a helper
-//! (devices, writes to ROM and to pages with translated code), and [`NONE`] otherwise. Both latter
-//! never equal a page address, so a probe is one comparison: with the page of the access's *last*
-//! byte, so that one that runs into the next page fails too.
+//! compiled code may access it so, [`TlbEntry::slow`] of it if the access is allowed but needs a
+//! helper (devices, writes to ROM and to pages with translated code), and [`TlbEntry::none`]
+//! otherwise. A probe is one comparison, with the page of the access's *last* byte, so that one
+//! that runs into the next page fails too.
 //!
 //! An entry's page may be a part of a larger one of the guest's. The range that such entries lie
 //! in is kept, and INVLPG looks through them if its page is in there.
@@ -14,9 +14,7 @@ use super::{PAGE, Place};
 use metaphrase_backend::{TLB_ENTRIES, TlbEntry};
 use std::cell::Cell;
 
-/// In a tag: allowed, but not for compiled code.
-const SLOW: u64 = 1;
-/// A tag that no page has, with and without [`SLOW`].
+/// A tag of the table for code that no page has.
 const NONE: u64 = u64::MAX;
 
 /// Whose rights a table is for.
@@ -70,13 +68,6 @@ fn is_within(page: u64, flags: u64, linear: u64) -> bool {
     shift != 0 && (page ^ linear) >> shift == 0
 }
 
-const EMPTY: TlbEntry = TlbEntry {
-    read: NONE,
-    write: NONE,
-    addend: 0,
-    phys: 0,
-};
-
 /// The physical page of an entry.
 pub(super) fn phys(entry: &TlbEntry) -> u64 {
     entry.phys & !(PAGE - 1)
@@ -96,7 +87,17 @@ pub(super) fn place(entry: &TlbEntry, page: u64) -> Place {
 /// Whether an entry allows the access to that linear page.
 pub(super) fn allows(entry: &TlbEntry, page: u64, write: bool) -> bool {
     let tag = if write { entry.write } else { entry.read };
-    tag & !SLOW == page
+    tag == page || tag == TlbEntry::slow(page)
+}
+
+/// The linear page of an entry, which is in use; `index` is its place.
+fn page(entry: &TlbEntry, index: usize) -> u64 {
+    let here = (entry.read / PAGE) as usize % TLB_ENTRIES == index % TLB_ENTRIES;
+    if here {
+        entry.read
+    } else {
+        TlbEntry::slow(entry.read)
+    }
 }
 
 /// An entry of the TLB of code fetches.
@@ -136,13 +137,18 @@ fn index(linear: u64) -> usize {
     (linear / PAGE) as usize % TLB_ENTRIES
 }
 
+/// Nothing, at that place of all tables.
+fn empty(at: usize) -> TlbEntry {
+    TlbEntry::empty(at % TLB_ENTRIES)
+}
+
 const NO_LARGE: (u64, u64) = (u64::MAX, 0);
 
 impl Tlb {
     pub(super) fn new() -> Tlb {
         let total = CLASSES.len() * TLB_ENTRIES;
         Tlb {
-            entries: vec![Cell::new(EMPTY); total].into_boxed_slice(),
+            entries: (0..total).map(|n| Cell::new(empty(n))).collect(),
             used: vec![Cell::new(0); total / 64].into_boxed_slice(),
             code: vec![Cell::new(NO_CODE); CODE_ENTRIES].into_boxed_slice(),
             large: Cell::new(NO_LARGE),
@@ -179,12 +185,12 @@ impl Tlb {
             Place::Rom(host) => (flag::ROM, host),
             Place::Io => (flag::IO, std::ptr::null_mut()),
         };
-        let slow = |yes: bool| if yes { SLOW } else { 0 };
+        let tag = |slow: bool| if slow { TlbEntry::slow(page) } else { page };
         let entry = TlbEntry {
-            read: page | slow(kind == flag::IO),
+            read: tag(kind == flag::IO),
             write: match found.writable {
-                true => page | slow(kind != 0 || code),
-                false => NONE,
+                true => tag(kind != 0 || code),
+                false => TlbEntry::none(index(page)),
             },
             addend: (host.expose_provenance() as u64).wrapping_sub(page),
             phys: found.phys | found.flags() | kind,
@@ -211,7 +217,7 @@ impl Tlb {
     pub(super) fn allow_writes(&self, class: Class, page: u64) {
         let cell = &self.entries[self.at(class, page)];
         let entry = cell.get();
-        if entry.write == page | SLOW && entry.phys & (flag::IO | flag::ROM) == 0 {
+        if entry.write == TlbEntry::slow(page) && entry.phys & (flag::IO | flag::ROM) == 0 {
             cell.set(TlbEntry {
                 write: page,
                 ..entry
@@ -238,17 +244,18 @@ impl Tlb {
         self.note_large(page, found.shift);
     }
 
-    /// Changes every entry in use; `None` empties it.
-    fn sweep(&self, change: impl Fn(TlbEntry) -> Option<TlbEntry>) {
+    /// Changes every entry in use, given with its page; `None` empties it.
+    fn sweep(&self, change: impl Fn(TlbEntry, u64) -> Option<TlbEntry>) {
         for (n, used) in self.used.iter().enumerate() {
             let (mut left, mut keep) = (used.get(), 0);
             while left != 0 {
                 let bit = left.trailing_zeros();
                 left &= left - 1;
-                let cell = &self.entries[n * 64 + bit as usize];
-                let new = change(cell.get());
+                let at = n * 64 + bit as usize;
+                let cell = &self.entries[at];
+                let new = change(cell.get(), page(&cell.get(), at));
                 keep |= u64::from(new.is_some()) << bit;
-                cell.set(new.unwrap_or(EMPTY));
+                cell.set(new.unwrap_or(empty(at)));
             }
             used.set(keep);
         }
@@ -256,7 +263,7 @@ impl Tlb {
 
     /// Empties everything, or all that is not global.
     pub(super) fn flush(&self, global: bool) {
-        self.sweep(|e| (!global && e.phys & flag::GLOBAL != 0).then_some(e));
+        self.sweep(|e, _| (!global && e.phys & flag::GLOBAL != 0).then_some(e));
         for cell in &self.code {
             if global || cell.get().flags & flag::GLOBAL == 0 {
                 cell.set(NO_CODE);
@@ -272,9 +279,12 @@ impl Tlb {
     pub(super) fn flush_page(&self, linear: u64) -> bool {
         let page = linear & !(PAGE - 1);
         for class in CLASSES {
-            let cell = &self.entries[self.at(class, linear)];
-            if cell.get().read & !SLOW == page {
-                cell.set(EMPTY);
+            let at = self.at(class, linear);
+            let cell = &self.entries[at];
+            if allows(&cell.get(), page, false) {
+                cell.set(empty(at));
+                let used = &self.used[at / 64];
+                used.set(used.get() & !(1 << (at % 64)));
             }
         }
         let code = &self.code[(linear / PAGE) as usize % CODE_ENTRIES];
@@ -285,7 +295,7 @@ impl Tlb {
         if !(low..=high).contains(&linear) {
             return false;
         }
-        self.sweep(|e| (!is_within(e.read & !SLOW, e.phys, linear)).then_some(e));
+        self.sweep(|e, page| (!is_within(page, e.phys, linear)).then_some(e));
         for cell in &self.code {
             let e = cell.get();
             if e.tag != NONE && is_within(e.tag & !1, e.flags, linear) {
@@ -297,10 +307,10 @@ impl Tlb {
 
     /// Compiled code may no longer write to that physical page.
     pub(super) fn forbid_writes(&self, phys: u64) {
-        self.sweep(|e| {
-            let hit = self::phys(&e) == phys && e.write != NONE;
+        self.sweep(|e, page| {
+            let hit = self::phys(&e) == phys && e.write == page;
             Some(TlbEntry {
-                write: if hit { e.write | SLOW } else { e.write },
+                write: if hit { TlbEntry::slow(page) } else { e.write },
                 ..e
             })
         });
