@@ -2,6 +2,7 @@
 //! the frontend, so only what is implemented and tested can be advertised.
 
 use crate::helpers::xsave;
+use crate::memory::paged::MAXPHYADDR;
 use crate::system::features::{SystemFeature, SystemFeatures};
 use metaphrase_frontend::{CpuidWord, Feature, Features};
 
@@ -255,7 +256,7 @@ impl CpuModel {
     /// The width of a physical address (MAXPHYADDR) in a whole system.
     pub fn physical_bits(&self) -> u32 {
         if self.features.has(Features::LM) {
-            40
+            MAXPHYADDR
         } else if self.system.has(SystemFeatures::PAE) {
             36
         } else {

@@ -404,6 +404,10 @@ pub struct SystemArgs {
     #[arg(short = 'm', long, value_name = "MIB", default_value_t = 128,
           value_parser = clap::value_parser!(u64).range(2..=3072))]
     pub memory: u64,
+    /// Let model-specific registers that do not exist read as zero and ignore writes, instead of
+    /// raising #GP.
+    #[arg(long)]
+    pub ignore_msrs: bool,
     /// Stop after that many guest instructions.
     #[arg(long, value_name = "N")]
     pub budget: Option<u64>,

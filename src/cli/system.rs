@@ -37,7 +37,7 @@ pub fn run(args: SystemArgs) -> Result<i32, Failure> {
     };
     let ram = args.memory << 20;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let (parts, _board) = pc(PcConfig {
+    let (mut parts, _board) = pc(PcConfig {
         ram,
         time,
         unix_seconds: match time {
@@ -50,6 +50,7 @@ pub fn run(args: SystemArgs) -> Result<i32, Failure> {
         options,
     })
     .map_err(|error| Failure::usage(error.to_string()))?;
+    parts.ignore_msrs = args.ignore_msrs;
     let mut machine = Machine::new(parts).map_err(Failure::internal)?;
     Logger::attach(machine.vcpu(), &args.engine.log);
     linux_boot::load(&mut machine, ram, &image, &initrd, &args.append).map_err(|error| {

@@ -24,8 +24,8 @@ use crate::stats::Stats;
 use crate::system::debug;
 use crate::system::interrupt::deliver;
 use crate::system::{
-    Activity, Cx, Delivered, Event, Fault, InterruptController, Shadow, Source, SystemEnv,
-    SystemState, mode,
+    Activity, ClockRates, Cx, Delivered, Event, Fault, InterruptController, Shadow, Source,
+    SystemEnv, SystemState, mode,
 };
 use crate::vcpu::{Stop, Vcpu, VcpuError};
 pub use clock::{GuestClock, TimeMode};
@@ -68,6 +68,11 @@ pub struct Parts {
     pub clock: Arc<GuestClock>,
     /// The CPU model.
     pub cpu: CpuModel,
+    /// The identifier of the local APIC, if there is one.
+    pub apic_id: Option<u8>,
+    /// Model-specific registers that do not exist read as zero and ignore writes, instead of
+    /// raising #GP.
+    pub ignore_msrs: bool,
     /// How the virtual CPU runs.
     pub options: Options,
 }
@@ -82,6 +87,8 @@ impl Parts {
             timers: Vec::new(),
             clock: Arc::new(GuestClock::new(TimeMode::Deterministic)),
             cpu,
+            apic_id: None,
+            ignore_msrs: false,
             options,
         }
     }
@@ -115,7 +122,15 @@ impl Machine {
         let phys = Arc::new(parts.memory);
         let memory = GuestMemory::system(Paged::new(phys.clone()));
         let mut env = Env::new(memory, parts.cpu);
-        env.system = Some(Box::new(SystemEnv::new(parts.ports, parts.clock.clone())));
+        let mut system = SystemEnv::new(parts.ports, parts.clock.clone());
+        system.apic_id = parts.apic_id;
+        system.ignore_msrs = parts.ignore_msrs;
+        // The counter counts nanoseconds, of either clock.
+        system.rates = Some(ClockRates {
+            crystal_hz: 1_000_000_000,
+            tsc_ratio: 1,
+        });
+        env.system = Some(Box::new(system));
         env.tsc = match parts.clock.mode() {
             TimeMode::Deterministic => TscSource::Instructions,
             TimeMode::RealTime => TscSource::Host(parts.clock.start()),
@@ -245,7 +260,13 @@ impl Machine {
             let deadline = self.next_event(now);
             if self.vcpu.state.sys.activity != Activity::Running {
                 match deadline {
-                    Some(at) => self.clock.idle_until(at),
+                    Some(at) => {
+                        self.clock.idle_until(at);
+                        // A device may have written to what MWAIT monitors.
+                        if self.vcpu.state.sys.activity == Activity::Waiting {
+                            self.vcpu.state.sys.activity = Activity::Running;
+                        }
+                    }
                     None => return Ok(MachineStop::Halted),
                 }
                 continue;

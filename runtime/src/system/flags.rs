@@ -118,7 +118,7 @@ pub(super) fn popf(cx: &Cx, op: SystemOp, a: u64, b: u64, _next: u64) -> Outcome
     if (old ^ s.sysflags) & AC != 0 {
         cx.changed();
     }
-    if s.sysflags & (IF | TF) != 0 {
+    if s.sysflags & !old & IF != 0 || s.sysflags & TF != 0 {
         s.sys.look = true;
     }
     Ok(0)

@@ -31,6 +31,7 @@ pub fn deliver(cx: &Cx, event: Event) -> Delivered {
     let mut event = event;
     note_address(cx, event);
     cx.sys().shadow = Shadow::None;
+    cx.sys().monitor_armed = false;
     loop {
         let second = match attempt(cx, event) {
             Ok(None) => {

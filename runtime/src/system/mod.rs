@@ -184,7 +184,7 @@ impl Cx {
         let s = self.state();
         s.sys.mode_changed = true;
         let paged = self.paged();
-        paged.set_context(mode::paging_context(s));
+        paged.set_context(mode::paging_context(s, &self.env().cpu));
         s.tlb = paged.table();
     }
 }

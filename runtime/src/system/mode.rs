@@ -1,7 +1,9 @@
 //! What translated code depends on: the mode key, and the paging context, from the registers.
 
+use super::features::SystemFeatures;
 use super::state::{attr, cr0, cr4, efer};
-use crate::memory::paged::PagingContext;
+use crate::cpu_model::CpuModel;
+use crate::memory::paged::{MAXPHYADDR, PagingContext};
 use crate::state::CpuState;
 use metaphrase_frontend::{Features, Level, Mode, SystemMode};
 use metaphrase_ir::{CodeSize, sysflags};
@@ -91,7 +93,7 @@ fn is_open(attributes: u32, code: bool) -> bool {
 }
 
 /// What paging depends on.
-pub fn paging_context(s: &CpuState) -> PagingContext {
+pub fn paging_context(s: &CpuState, cpu: &CpuModel) -> PagingContext {
     PagingContext {
         cr0: s.sys.cr0,
         cr3: s.sys.cr3,
@@ -100,6 +102,8 @@ pub fn paging_context(s: &CpuState) -> PagingContext {
         cpl: s.sys.cpl,
         ac: s.sysflags & sysflags::AC != 0,
         a20: s.sys.a20,
+        missing_bits: MAXPHYADDR.saturating_sub(cpu.physical_bits()) as u8,
+        no_gib_pages: !cpu.system_features().has(SystemFeatures::PDPE1GB),
         pdpte: s.sys.pdpte,
     }
 }

@@ -70,6 +70,10 @@ pub struct PagingContext {
     pub ac: bool,
     /// A20 is open.
     pub a20: bool,
+    /// How many bits the CPU model's physical addresses have less than [`MAXPHYADDR`].
+    pub missing_bits: u8,
+    /// The CPU model has no 1 GiB pages: the bit that asks for one is reserved.
+    pub no_gib_pages: bool,
 }
 
 /// The linear address space of one virtual CPU; only its thread uses it.

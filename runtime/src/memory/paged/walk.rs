@@ -109,6 +109,11 @@ impl Walk<'_> {
         }
     }
 
+    /// The width of the CPU model's physical addresses.
+    fn width(&self) -> u32 {
+        MAXPHYADDR - u32::from(self.context.missing_bits).min(8)
+    }
+
     fn has(&self, cr4: u64) -> bool {
         self.context.cr4 & cr4 != 0
     }
@@ -156,14 +161,14 @@ impl Walk<'_> {
 
     /// The bits of a 64-bit entry that must be 0.
     fn reserved(&self, found: u64, shift: u32, long: bool) -> u64 {
-        let mut reserved = BEYOND;
+        let mut reserved = BEYOND | (1 << MAXPHYADDR) - (1 << self.width());
         if !long {
             reserved |= HIGH;
         }
         if self.context.efer & efer::NXE == 0 {
             reserved |= entry::XD;
         }
-        if shift == 39 {
+        if shift == 39 || shift == 30 && self.context.no_gib_pages {
             reserved |= entry::PS;
         } else if shift > 12 && found & entry::PS != 0 {
             // Between the PAT bit and the address.
@@ -183,8 +188,9 @@ impl Walk<'_> {
         }
         let mut allowed = Allowed { all: found, any: 0 };
         if found & entry::PS != 0 && self.has(cr4::PSE) {
-            // PSE-36: bits 20 to 13 are bits 39 to 32 of the address.
-            if found & 1 << 21 != 0 {
+            // PSE-36: bits 20 to 13 are bits 39 to 32 of the address; those that it does not have
+            // are reserved, as is bit 21.
+            if found & ((1 << 22) - (1 << (self.width() - 19))) != 0 {
                 return Ok(Err(self.fault(code::P | code::RSVD)));
             }
             let base = found & 0xffc0_0000 | (found >> 13 & 0xff) << 32;

@@ -71,6 +71,57 @@ fn invpcid_drops_what_the_mapping_was() {
     }
 }
 
+/// What the model's physical addresses and pages do not have is reserved.
+#[test]
+fn the_model_says_what_is_reserved() {
+    const RESERVED: u32 = 9;
+    let walk = |bench: &Bench, linear: u64| {
+        let paged = bench.env.memory.paged().unwrap();
+        paged.translate(linear, Access::Read, Rights::Current)
+    };
+    let gib = |model: &str| {
+        let bench = Bench::with_cpu(model).long(0);
+        let table = bench.state.sys.cr3 + 0x1000;
+        bench.phys().write_bytes(table + 8, &0x83u64.to_le_bytes());
+        walk(&bench, 1 << 30 | 0x1234)
+    };
+    assert_eq!(gib("max"), Ok(0x1234));
+    let refused = Err(Fault::pf(1 << 30 | 0x1234, RESERVED));
+    assert_eq!(gib("max,-pdpe1gb"), refused);
+    // PAE: 36 bits of physical address, or 40.
+    let pae = |model: &str, bit: u32| {
+        let mut bench = Bench::with_cpu(model).protected(0);
+        bench.phys().write_bytes(0x3000, &0x4001u64.to_le_bytes());
+        let entry = 0x83u64 | 1 << bit;
+        bench.phys().write_bytes(0x4000, &entry.to_le_bytes());
+        bench.state.sys.cr3 = 0x3000;
+        bench.numbered(Kind::WriteCr, 4, cr4::PAE).unwrap();
+        bench.numbered(Kind::WriteCr, 0, 0x8000_0001).unwrap();
+        walk(&bench, 0x1234)
+    };
+    let refused = Err(Fault::pf(0x1234, RESERVED));
+    assert_eq!(pae("max", 39), Ok(1 << 39 | 0x1234));
+    assert_eq!(pae("pentium3", 35), Ok(1 << 35 | 0x1234));
+    assert_eq!(pae("pentium3", 36), refused);
+    assert_eq!(pae("max", 40), refused);
+    // PSE: bits 20 to 13 of the entry are bits 39 to 32 of the address.
+    let pse = |model: &str, bit: u32| {
+        let mut bench = Bench::with_cpu(model).protected(0);
+        let entry = 0x83u32 | 1 << bit;
+        bench.phys().write_bytes(0x4000, &entry.to_le_bytes());
+        bench.state.sys.cr3 = 0x4000;
+        bench.numbered(Kind::WriteCr, 4, cr4::PSE).unwrap();
+        bench.numbered(Kind::WriteCr, 0, 0x8000_0001).unwrap();
+        walk(&bench, 0x1234)
+    };
+    assert_eq!(pse("max", 20), Ok(1 << 39 | 0x1234));
+    assert_eq!(pse("max", 21), refused);
+    assert_eq!(pse("pentium3", 16), Ok(1 << 35 | 0x1234));
+    assert_eq!(pse("pentium3", 17), refused);
+    assert_eq!(pse("pentium", 13), refused);
+    assert_eq!(pse("pentium", 22), Ok(1 << 22 | 0x1234));
+}
+
 #[test]
 fn invpcid_checks_type_and_descriptor() {
     let mut bench = Bench::new().long(0);

@@ -144,6 +144,7 @@ fn context(c: &Controls, cpl: u8, ac: bool) -> PagingContext {
         cpl,
         ac,
         a20: c.a20,
+        ..PagingContext::default()
     }
 }
 
