@@ -11,3 +11,4 @@ mod ports;
 mod registers;
 mod sensitive;
 mod tables;
+mod transfers;
