@@ -7,6 +7,7 @@ mod exceptions;
 mod harness;
 mod ladder;
 mod modes;
+mod paging;
 mod ports;
 mod registers;
 mod sensitive;
