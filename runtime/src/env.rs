@@ -50,6 +50,8 @@ pub struct Env {
     pub system: Option<Box<SystemEnv>>,
     /// System instructions carried out, by `SystemKind as usize`.
     pub system_calls: [u64; SystemKind::ALL.len()],
+    /// A TSC that counts instructions counts each as `1 << tsc_shift`; at most 20.
+    pub tsc_shift: u32,
     /// Nanoseconds of guest time that passed without instructions, which a TSC that counts
     /// instructions counts too.
     pub skipped: u64,
@@ -82,6 +84,7 @@ impl Env {
             gdt,
             system: None,
             system_calls: [0; SystemKind::ALL.len()],
+            tsc_shift: 0,
             skipped: 0,
         })
     }
@@ -111,7 +114,9 @@ impl Env {
     /// The time-stamp counter.
     pub fn read_tsc(&self, state: &CpuState) -> u64 {
         match self.tsc {
-            TscSource::Instructions => self.instructions(state).wrapping_add(self.skipped),
+            TscSource::Instructions => {
+                (self.instructions(state) << self.tsc_shift).wrapping_add(self.skipped)
+            }
             TscSource::Host(start) => start.elapsed().as_nanos() as u64,
         }
     }

@@ -408,12 +408,25 @@ pub struct SystemArgs {
     /// raising #GP.
     #[arg(long)]
     pub ignore_msrs: bool,
+    /// Guest time counts instructions, each as 2 to the power of SHIFT nanoseconds: the same in
+    /// every run and engine (`-icount`). `--tsc instructions` is the same with 0.
+    #[arg(long, value_name = "SHIFT", value_parser = icount)]
+    pub icount: Option<u32>,
     /// Stop after that many guest instructions.
     #[arg(long, value_name = "N")]
     pub budget: Option<u64>,
     /// At the end, print the number of instructions and a hash of registers and RAM.
     #[arg(long)]
     pub digest: bool,
+}
+
+/// The argument of `-icount`, with or without QEMU's `shift=`.
+fn icount(text: &str) -> Result<u32, String> {
+    let number = text.strip_prefix("shift=").unwrap_or(text);
+    match number.parse() {
+        Ok(shift @ 0..=20) => Ok(shift),
+        _ => Err("a shift from 0 to 20 is wanted".to_string()),
+    }
 }
 
 /// Arguments of `dump`.
@@ -459,7 +472,8 @@ fn pass_help() -> String {
 /// Rewrites QEMU's single-dash words to the long names that the parser knows; stops at the guest
 /// program's own arguments, which begin after the first word that is no option of ours.
 pub fn with_long_names(args: Vec<OsString>) -> Vec<OsString> {
-    const WORDS: [(&str, &str); 6] = [
+    const WORDS: [(&str, &str); 7] = [
+        ("-icount", "--icount"),
         ("-kernel", "--kernel"),
         ("-initrd", "--initrd"),
         ("-append", "--append"),
@@ -468,7 +482,9 @@ pub fn with_long_names(args: Vec<OsString>) -> Vec<OsString> {
         ("-one-insn-per-tb", "--no-chain"),
     ];
     // Options whose value is the next word.
-    const VALUED: [&str; 28] = [
+    const VALUED: [&str; 30] = [
+        "-icount",
+        "--icount",
         "-kernel",
         "--kernel",
         "-initrd",

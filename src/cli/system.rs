@@ -31,9 +31,10 @@ pub fn run(args: SystemArgs) -> Result<i32, Failure> {
         Some(path) => read(path)?,
         None => Vec::new(),
     };
-    let time = match args.engine.tsc {
-        TscArg::Instructions => TimeMode::Deterministic,
-        TscArg::Host => TimeMode::RealTime,
+    let time = match (args.icount, args.engine.tsc) {
+        (Some(shift), _) => TimeMode::Deterministic { shift },
+        (None, TscArg::Instructions) => TimeMode::COUNTED,
+        (None, TscArg::Host) => TimeMode::RealTime,
     };
     let ram = args.memory << 20;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -42,7 +43,7 @@ pub fn run(args: SystemArgs) -> Result<i32, Failure> {
         time,
         unix_seconds: match time {
             // The same date in every run: 2025-01-01.
-            TimeMode::Deterministic => 1_735_689_600,
+            TimeMode::Deterministic { .. } => 1_735_689_600,
             TimeMode::RealTime => now.map_or(0, |t| t.as_secs()),
         },
         serial: Box::new(Stdout),

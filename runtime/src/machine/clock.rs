@@ -1,21 +1,28 @@
 //! Guest time.
 //!
-//! In deterministic mode guest time is the number of guest instructions, one a nanosecond, plus
-//! what was skipped while the processor had nothing to do: the same in every run and engine. In
-//! real-time mode it is the host's monotonic clock.
+//! In deterministic mode guest time is the number of guest instructions, each of which takes a
+//! power of two of nanoseconds, plus what was skipped while the processor had nothing to do: the
+//! same in every run and engine. In real-time mode it is the host's monotonic clock.
 
 use metaphrase_devices::Clock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What guest time follows.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TimeMode {
     /// The number of guest instructions.
-    #[default]
-    Deterministic,
+    Deterministic {
+        /// An instruction takes `1 << shift` nanoseconds; at most 20.
+        shift: u32,
+    },
     /// The host's clock.
     RealTime,
+}
+
+impl TimeMode {
+    /// One instruction a nanosecond.
+    pub const COUNTED: TimeMode = TimeMode::Deterministic { shift: 0 };
 }
 
 /// Guest instructions that real time lets run between two looks at the clock.
@@ -69,10 +76,9 @@ impl GuestClock {
     /// Nanoseconds since the start.
     pub fn time(&self) -> u64 {
         match self.mode {
-            TimeMode::Deterministic => self
-                .instructions
-                .load(Ordering::Relaxed)
-                .wrapping_add(self.skipped()),
+            TimeMode::Deterministic { shift } => (self.instructions.load(Ordering::Relaxed)
+                << shift.min(20))
+            .wrapping_add(self.skipped()),
             TimeMode::RealTime => self.start.elapsed().as_nanos() as u64,
         }
     }
@@ -80,7 +86,9 @@ impl GuestClock {
     /// How many instructions may run before the time `at` has to be looked at.
     pub fn instructions_until(&self, at: u64) -> u64 {
         match self.mode {
-            TimeMode::Deterministic => at.saturating_sub(self.time()),
+            TimeMode::Deterministic { shift } => {
+                at.saturating_sub(self.time()).div_ceil(1 << shift.min(20))
+            }
             TimeMode::RealTime => REAL_TIME_RUN,
         }
     }
@@ -89,7 +97,7 @@ impl GuestClock {
     pub fn idle_until(&self, at: u64) {
         let missing = at.saturating_sub(self.time());
         match self.mode {
-            TimeMode::Deterministic => {
+            TimeMode::Deterministic { .. } => {
                 self.skipped.fetch_add(missing, Ordering::Relaxed);
             }
             TimeMode::RealTime => {

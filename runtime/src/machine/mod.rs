@@ -85,7 +85,7 @@ impl Parts {
             ports: Bus::new(),
             interrupts: None,
             timers: Vec::new(),
-            clock: Arc::new(GuestClock::new(TimeMode::Deterministic)),
+            clock: Arc::new(GuestClock::new(TimeMode::COUNTED)),
             cpu,
             apic_id: None,
             ignore_msrs: false,
@@ -132,7 +132,10 @@ impl Machine {
         });
         env.system = Some(Box::new(system));
         env.tsc = match parts.clock.mode() {
-            TimeMode::Deterministic => TscSource::Instructions,
+            TimeMode::Deterministic { shift } => {
+                env.tsc_shift = shift.min(20);
+                TscSource::Instructions
+            }
             TimeMode::RealTime => TscSource::Host(parts.clock.start()),
         };
         let mode = mode::mode(&CpuState::new(), env.cpu.features());

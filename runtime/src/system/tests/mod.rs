@@ -98,7 +98,7 @@ impl Guest {
         let mut env = Env::new(memory, cpu);
         env.system = Some(Box::new(SystemEnv::new(
             ports,
-            Arc::new(GuestClock::new(TimeMode::Deterministic)),
+            Arc::new(GuestClock::new(TimeMode::COUNTED)),
         )));
         let mut state = CpuState::new();
         env.attach(&mut state);
