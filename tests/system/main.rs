@@ -11,5 +11,6 @@ mod paging;
 mod ports;
 mod registers;
 mod sensitive;
+mod smm;
 mod tables;
 mod transfers;

@@ -25,7 +25,7 @@ use crate::system::debug;
 use crate::system::interrupt::deliver;
 use crate::system::{
     Activity, ClockRates, Cx, Delivered, Event, Fault, InterruptController, Shadow, Source,
-    SystemEnv, SystemState, mode,
+    SystemEnv, SystemState, mode, smm,
 };
 use crate::vcpu::{Stop, Vcpu, VcpuError};
 pub use clock::{GuestClock, TimeMode};
@@ -33,7 +33,7 @@ use metaphrase_devices::{Bus, Timed};
 use metaphrase_ir::{Reg, sysflags};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// The longest run between two looks at timers and the outside, in guest instructions.
 const LONGEST_RUN: u64 = 10_000_000;
@@ -70,6 +70,8 @@ pub struct Parts {
     pub cpu: CpuModel,
     /// The identifier of the local APIC, if there is one.
     pub apic_id: Option<u8>,
+    /// Set by what requests a system-management interrupt; cleared as the CPU takes it.
+    pub smi: Arc<AtomicBool>,
     /// Model-specific registers that do not exist read as zero and ignore writes, instead of
     /// raising #GP.
     pub ignore_msrs: bool,
@@ -88,6 +90,7 @@ impl Parts {
             clock: Arc::new(GuestClock::new(TimeMode::COUNTED)),
             cpu,
             apic_id: None,
+            smi: Arc::default(),
             ignore_msrs: false,
             options,
         }
@@ -103,6 +106,7 @@ pub struct Machine {
     timers: Vec<Box<dyn Timed + Send>>,
     stop: Arc<AtomicU32>,
     nmi: bool,
+    smi: Arc<AtomicBool>,
     /// Interrupts delivered.
     delivered: u64,
 }
@@ -147,6 +151,7 @@ impl Machine {
             timers: parts.timers,
             stop: Arc::default(),
             nmi: false,
+            smi: parts.smi,
             delivered: 0,
         };
         machine.reset();
@@ -331,6 +336,11 @@ impl Machine {
     /// Delivers an interrupt if one is due. Whether it did.
     fn take_interrupt(&mut self) -> bool {
         const NMI: u8 = 2;
+        // While one is handled, another waits (SDM volume 3, 32.3).
+        if !self.vcpu.state.sys.smm && self.smi.swap(false, Ordering::Relaxed) {
+            smm::enter(&self.cx());
+            return true;
+        }
         let sys = &mut self.vcpu.state.sys;
         if self.nmi && !sys.nmi_blocked && sys.shadow != Shadow::MovSs {
             self.nmi = false;

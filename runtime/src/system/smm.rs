@@ -249,6 +249,7 @@ pub(super) fn rsm(cx: &Cx, _op: SystemOp, _a: u64, _b: u64, _next: u64) -> Outco
     cx.paged().phys().read_bytes(area_at(cx), &mut area.bytes);
     let mut saved = Saved::take(cx);
     walk(cx, &mut area, &mut saved);
+    cx.sys().look = true;
     if !is_valid(cx, &saved) {
         cx.sys().activity = Activity::Shutdown;
         return Ok(0);
