@@ -14,7 +14,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// What can be logged.
-const ITEMS: [(&str, &str); 8] = [
+const ITEMS: [(&str, &str); 9] = [
     ("in_asm", "guest code of every block translated"),
     ("ir", "its IR before the passes"),
     ("ir_opt", "its IR after the passes"),
@@ -23,6 +23,10 @@ const ITEMS: [(&str, &str); 8] = [
     ("exec", "every block that the dispatcher runs"),
     ("int", "exceptions and system calls"),
     ("syscall", "system calls with their arguments and results"),
+    (
+        "msr",
+        "accesses to model-specific registers that do not exist",
+    ),
 ];
 
 /// What logging holds open.

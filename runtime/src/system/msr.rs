@@ -317,7 +317,8 @@ fn start(cx: &Cx) -> Result<u32, Fault> {
 
 /// Whether accesses to registers that do not exist are ignored rather than faults.
 fn ignored(cx: &Cx, n: u32, access: &str) -> bool {
-    tracing::debug!("{access} of model-specific register {n:#x}, which does not exist");
+    let pc = cx.state().rip;
+    tracing::debug!(target: "msr", "{pc:#x}: {access} of {n:#x}, which does not exist");
     let system = cx.env().system.as_ref();
     system.is_some_and(|s| s.ignore_msrs)
 }

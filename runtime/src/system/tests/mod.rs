@@ -2,6 +2,7 @@
 //! whose tables lie in guest memory.
 
 mod bench;
+mod chaos;
 mod control;
 mod cpuid;
 mod debug;
