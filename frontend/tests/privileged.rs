@@ -128,43 +128,29 @@ const TABLE: &[Row] = &[
     (&[0xcc], always(Int)),                     // INT3
     (&[0xf1], always(Int)),                     // INT1
     (&[0xce], legacy(Int)),                     // INTO
-    (&[0x0f, 0x05], protected(Syscall)),        // SYSCALL
-    (&[0x0f, 0x07], protected_privileged(Sysret)), // SYSRET
-    (
-        &[0x0f, 0x34], // SYSENTER
-        [
-            Gp,
-            Call(Sysenter),
-            Call(Sysenter),
-            Call(Sysenter),
-            Call(Sysenter),
-            Call(Sysenter),
-            Call(Sysenter),
-        ],
-    ),
-    (
-        &[0x0f, 0x35],
-        [Gp, Gp, Call(Sysexit), Gp, Call(Sysexit), Gp, Gp],
-    ), // SYSEXIT
-    (&[0x0f, 0xaa], always(Rsm)),                                 // RSM
-    (&[0xfa], always(Cli)),                                       // CLI
-    (&[0xfb], always(Sti)),                                       // STI
-    (&[0x9c], always(Pushf)),                                     // PUSHF
-    (&[0x9d], always(Popf)),                                      // POPF
-    (&[0xf4], privileged(Hlt)),                                   // HLT
-    (&[0x0f, 0x01, 0x3b], privileged(Invlpg)),                    // INVLPG [EBX]
-    (&[0x0f, 0x08], privileged(Wbinvd)),                          // INVD
-    (&[0x0f, 0x09], privileged(Wbinvd)),                          // WBINVD
-    (&[0x0f, 0x01, 0xca], supervisor(Clac)),                      // CLAC
-    (&[0x0f, 0x01, 0xcb], supervisor(Clac)),                      // STAC
-    (&[0x0f, 0x01, 0xc8], supervisor(Monitor)),                   // MONITOR
-    (&[0x0f, 0x01, 0xc9], supervisor(Hlt)),                       // MWAIT
-    (&[0x66, 0x0f, 0x38, 0x82, 0x03], always(Invpcid)),           // INVPCID EAX, [EBX]
-    (&[0xf3, 0x0f, 0x09], privileged(Wbinvd)),                    // WBNOINVD
-    (&[0xe4, 0x60], always(In)),                                  // IN AL, 0x60
-    (&[0xef], always(Out)),                                       // OUT DX, EAX
-    (&[0x6c], always(PortString)),                                // INSB
-    (&[0xf3, 0x6f], always(PortString)),                          // REP OUTSD
+    (&[0x0f, 0x05], always(Syscall)),           // SYSCALL
+    (&[0x0f, 0x07], always(Sysret)),            // SYSRET
+    (&[0x0f, 0x34], always(Sysenter)),          // SYSENTER
+    (&[0x0f, 0x35], always(Sysexit)),           // SYSEXIT
+    (&[0x0f, 0xaa], always(Rsm)),               // RSM
+    (&[0xfa], always(Cli)),                     // CLI
+    (&[0xfb], always(Sti)),                     // STI
+    (&[0x9c], always(Pushf)),                   // PUSHF
+    (&[0x9d], always(Popf)),                    // POPF
+    (&[0xf4], privileged(Hlt)),                 // HLT
+    (&[0x0f, 0x01, 0x3b], privileged(Invlpg)),  // INVLPG [EBX]
+    (&[0x0f, 0x08], privileged(Wbinvd)),        // INVD
+    (&[0x0f, 0x09], privileged(Wbinvd)),        // WBINVD
+    (&[0x0f, 0x01, 0xca], supervisor(Clac)),    // CLAC
+    (&[0x0f, 0x01, 0xcb], supervisor(Clac)),    // STAC
+    (&[0x0f, 0x01, 0xc8], supervisor(Monitor)), // MONITOR
+    (&[0x0f, 0x01, 0xc9], supervisor(Hlt)),     // MWAIT
+    (&[0x66, 0x0f, 0x38, 0x82, 0x03], always(Invpcid)), // INVPCID EAX, [EBX]
+    (&[0xf3, 0x0f, 0x09], privileged(Wbinvd)),  // WBNOINVD
+    (&[0xe4, 0x60], always(In)),                // IN AL, 0x60
+    (&[0xef], always(Out)),                     // OUT DX, EAX
+    (&[0x6c], always(PortString)),              // INSB
+    (&[0xf3, 0x6f], always(PortString)),        // REP OUTSD
     (&[0x63, 0xc8], [Ud, Ud, Other, Other, Other, Other, Other]), // ARPL; MOVSXD
 ];
 

@@ -196,9 +196,9 @@ const TABLE: &[Row] = &[
     (&[0x8c, 0xc8], NOTHING, ALWAYS),           // MOV AX, CS
     (&[0x0f, 0x01, 0xf8], NOTHING, [Ud, Ud, Ud, Ud, Work, Gp, Ud]), // SWAPGS
     (&[0x0f, 0x05], NOTHING, [Ud, Ud, Ud, Ud, Else, Else, Else]), // SYSCALL without EFER.SCE
-    (&[0x0f, 0x07], NOTHING, [Ud, Ud, Ud, Else, Else, Else, Else]), // SYSRET likewise
-    (&[0x0f, 0x34], NOTHING, [Gp, Gp, Gp, Gp, Else, Else, Else]), // SYSENTER, its CS null
-    (&[0x0f, 0x35], NOTHING, [Gp, Gp, Gp, Gp, Else, Else, Else]), // SYSEXIT likewise
+    (&[0x0f, 0x07], NOTHING, [Ud, Ud, Ud, Ud, Else, Gp, Gp]), // SYSRET likewise
+    (&[0x0f, 0x34], NOTHING, [Gp, Gp, Gp, Gp, Ud, Ud, Ud]), // SYSENTER, its CS null
+    (&[0x0f, 0x35], NOTHING, [Gp, Gp, Gp, Gp, Ud, Ud, Ud]), // SYSEXIT likewise
     (&[0x0f, 0xaa], NOTHING, [Ud; 7]),          // RSM
     (&[0xfa], NOTHING, PRIVILEGED),             // CLI
     (&[0xfb, 0xfa], NOTHING, PRIVILEGED),       // STI; CLI

@@ -1,8 +1,7 @@
 //! Far transfers of control: JMP, CALL, RETF, IRET, INT n, and the fast system calls.
 
 use super::{op, segments};
-use crate::lift::{GP, Lift};
-use crate::mode::Level;
+use crate::lift::Lift;
 use crate::policy::Sensitive;
 use iced_x86::{Code, Mnemonic, OpKind};
 use metaphrase_ir::{Cond, SystemKind, SystemOp, Type};
@@ -101,38 +100,11 @@ pub(super) fn int(cx: &mut Lift<'_>, mnemonic: Mnemonic) {
     cx.ir.switch_to(rest);
 }
 
-/// SYSCALL, SYSRET, SYSENTER, SYSEXIT. IA32_EFER.SCE and what the CPU's vendor makes of
-/// compatibility mode are the helper's.
+/// SYSCALL, SYSRET, SYSENTER, SYSEXIT. In which modes they exist depends on IA32_EFER.SCE and the
+/// CPU's vendor, and #UD comes before #GP: all of it is the helper's.
 pub(super) fn fast(cx: &mut Lift<'_>, mnemonic: Mnemonic) {
     use Mnemonic::*;
-    let level = cx.level();
-    let privileged = match mnemonic {
-        // Not recognised in real-address and virtual-8086 mode (SDM volume 2).
-        Syscall if !level.is_protected() => return cx.ud(),
-        Syscall => false,
-        Sysret | Sysretq if !level.is_protected() => return cx.ud(),
-        // In real-address mode #GP rather than #UD.
-        Sysenter if level == Level::Real => {
-            if cx.policy(Sensitive::Syscall).is_some() {
-                cx.ir.exit_raise(GP);
-            }
-            return;
-        }
-        Sysenter => false,
-        Sysexit | Sysexitq if level == Level::Real => {
-            if cx.policy(Sensitive::Syscall).is_some() {
-                cx.ir.exit_raise(GP);
-            }
-            return;
-        }
-        _ => true,
-    };
-    let go = if privileged {
-        cx.privileged(Sensitive::Syscall)
-    } else {
-        cx.policy(Sensitive::Syscall).is_some()
-    };
-    if !go {
+    if cx.policy(Sensitive::Syscall).is_none() {
         return;
     }
     let (kind, size) = match mnemonic {
