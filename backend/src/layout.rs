@@ -135,12 +135,12 @@ impl TlbEntry {
     /// address with the entry's index, or (of an access that runs into the next page) the index
     /// after it; this tag has neither.
     pub const fn slow(page: u64) -> u64 {
-        page ^ Self::PAGE * (TLB_ENTRIES as u64 / 2)
+        page ^ (Self::PAGE * (TLB_ENTRIES as u64 / 2))
     }
 
     /// The tag that no page has, slow or not, at that index.
     pub const fn none(index: usize) -> u64 {
-        (index ^ TLB_ENTRIES / 4) as u64 * Self::PAGE
+        (index ^ (TLB_ENTRIES / 4)) as u64 * Self::PAGE
     }
 
     /// Nothing, at that index.

@@ -116,7 +116,7 @@ impl Lower<'_, '_> {
             }
             return Some(Probe {
                 entry: table,
-                offset: (at / PAGE << SCALE & MASK) as i32,
+                offset: (((at / PAGE) << SCALE) & MASK) as i32,
                 last: self.iconst(types::I64, at),
                 mask: !(PAGE - 1),
             });

@@ -244,13 +244,16 @@ impl Paged {
         } else if write && !self.phys.has_code(tlb::phys(&entry) / PAGE) {
             self.tlb.allow_writes(class, page);
         }
-        Ok((tlb::phys(&entry) | linear % PAGE, tlb::place(&entry, page)))
+        Ok((
+            tlb::phys(&entry) | (linear % PAGE),
+            tlb::place(&entry, page),
+        ))
     }
 
     /// Fills an entry, or finds the fault.
     fn miss(&self, class: Class, linear: u64, access: Access) -> Result<TlbEntry, Fault> {
         const SAMPLE: u64 = 64;
-        let sampled = self.stats.borrow().misses % SAMPLE == 0;
+        let sampled = self.stats.borrow().misses.is_multiple_of(SAMPLE);
         let begun = sampled.then(Instant::now);
         self.count(|s| s.misses += 1);
         let outcome = self.walk(class, linear, access).map(|found| {
@@ -313,6 +316,6 @@ impl Paged {
         let class = if user { Class::User } else { Class::Supervisor };
         let found = self.walk(class, linear, Access::Fetch)?;
         self.tlb.fill_code(linear, user, found);
-        Ok(found.phys | linear % PAGE)
+        Ok(found.phys | (linear % PAGE))
     }
 }

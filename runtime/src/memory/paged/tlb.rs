@@ -58,7 +58,7 @@ pub(super) struct Found {
 impl Found {
     fn flags(self) -> u64 {
         let large = if self.shift > 12 { self.shift } else { 0 };
-        u64::from(self.global) * flag::GLOBAL | u64::from(large) << flag::SHIFT
+        (u64::from(self.global) * flag::GLOBAL) | (u64::from(large) << flag::SHIFT)
     }
 }
 
@@ -230,7 +230,7 @@ impl Tlb {
     pub(super) fn find_code(&self, linear: u64, user: bool) -> Option<u64> {
         let entry = self.code[(linear / PAGE) as usize % CODE_ENTRIES].get();
         let tag = linear & !(PAGE - 1) | u64::from(user);
-        (entry.tag == tag).then_some(entry.phys | linear % PAGE)
+        (entry.tag == tag).then_some(entry.phys | (linear % PAGE))
     }
 
     /// Fills an entry for code.

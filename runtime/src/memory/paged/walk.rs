@@ -161,7 +161,7 @@ impl Walk<'_> {
 
     /// The bits of a 64-bit entry that must be 0.
     fn reserved(&self, found: u64, shift: u32, long: bool) -> u64 {
-        let mut reserved = BEYOND | (1 << MAXPHYADDR) - (1 << self.width());
+        let mut reserved = BEYOND | ((1 << MAXPHYADDR) - (1 << self.width()));
         if !long {
             reserved |= HIGH;
         }

@@ -162,7 +162,8 @@ impl Access<'_> {
                     right
                 }
             }
-            (false, Kind::Fetch) => !(user_address && c.smep) && !not_executable,
+            (false, Kind::Fetch) if user_address => !c.smep && !not_executable,
+            (false, Kind::Fetch) => !not_executable,
             (true, Kind::Read) => user_address,
             (true, Kind::Write) => user_address && writable,
             (true, Kind::Fetch) => user_address && !not_executable,

@@ -377,7 +377,7 @@ fn stale_entries_are_gone_when_they_must_be() {
                 }
                 2 => {
                     // MOV to CR3, of another value.
-                    c.cr3 = c.cr3 / 4096 * 4096 % (LOW * 4096) ^ 4096;
+                    c.cr3 = (c.cr3 % (LOW * 4096)) ^ 4096;
                     c.pdpte.rotate_left(1);
                     let cx = context(&c, 0, false);
                     m.set_context(cx);
