@@ -1,7 +1,8 @@
 //! Random programs in lock step: the interpreter against each tier of compiled code, with loops,
 //! calls, forward branches, stores into code that is about to run, faults in the middle of
 //! blocks, and instructions that lie across pages. Programs of SSE arithmetic change MXCSR now and
-//! then, and read its flags: whatever an optimiser drops or moves shows.
+//! then, and read its flags: whatever an optimiser drops or moves shows. Those of the x87 change its
+//! control word, fill its stack, and mix with MMX, whose registers are the x87's.
 //!
 //! `METAPHRASE_PROGRAMS` sets how many programs in each code size and tier, `METAPHRASE_SEED` the
 //! first one.
@@ -82,6 +83,8 @@ struct Assembler<'a> {
     codes: &'a [Code],
     /// Change and read MXCSR now and then.
     float: bool,
+    /// Change the x87 control word now and then, and empty and fill the stack.
+    x87: bool,
     at: u64,
     code: Vec<u8>,
     starts: Vec<u64>,
@@ -103,6 +106,9 @@ impl Assembler<'_> {
             if self.float && self.rng.one_in(10) {
                 self.control();
             }
+            if self.x87 && self.rng.one_in(6) {
+                self.fpu();
+            }
             // RIP-relative operands were made for another place; RBX-relative ones do not care.
             self.emit(&encoding.bytes);
         }
@@ -121,6 +127,35 @@ impl Assembler<'_> {
         bytes.extend_from_slice(&value.to_le_bytes());
         self.emit(&bytes);
         self.emit(&[0x0f, 0xae, 0x53, 0x40]);
+    }
+
+    /// FNINIT, and one in two times some constants; or FLDCW of any rounding and precision, mostly
+    /// with all exceptions masked.
+    fn fpu(&mut self) {
+        if self.rng.one_in(3) {
+            self.emit(&[0xdb, 0xe3]);
+            if self.rng.one_in(2) {
+                for _ in 0..1 + self.rng.below(8) {
+                    let constant = 0xe8 + self.rng.below(7) as u8;
+                    self.emit(&[0xd9, constant]);
+                }
+            }
+            return;
+        }
+        let masks = match self.rng.below(6) {
+            0 => self.rng.below(64) as u16,
+            _ => 0x3f,
+        };
+        let control = (self.rng.below(16) as u16) << 8 | masks;
+        let control = control.to_le_bytes();
+        // MOV word [EBX + 48h], control; FLDCW [EBX + 48h]
+        if self.mode == Mode::M16 {
+            self.emit(&[0x67, 0xc7, 0x43, 0x48, control[0], control[1]]);
+            self.emit(&[0x67, 0xd9, 0x6b, 0x48]);
+        } else {
+            self.emit(&[0x66, 0xc7, 0x43, 0x48, control[0], control[1]]);
+            self.emit(&[0xd9, 0x6b, 0x48]);
+        }
     }
 
     /// A near branch with a full displacement; where the displacement lies.
@@ -212,7 +247,7 @@ impl Assembler<'_> {
     }
 }
 
-fn program(seed: u64, mode: Mode, codes: &[Code], float: bool) -> Program {
+fn program(seed: u64, mode: Mode, codes: &[Code], set: Set) -> Program {
     let mut rng = Rng::new(seed);
     // So that it lies across the two code pages.
     let at = 0x1000 - 1 - rng.below(0x200);
@@ -220,7 +255,8 @@ fn program(seed: u64, mode: Mode, codes: &[Code], float: bool) -> Program {
         rng: &mut rng,
         mode,
         codes,
-        float,
+        float: set != Set::Integer,
+        x87: set == Set::X87,
         at,
         code: Vec::new(),
         starts: Vec::new(),
@@ -264,6 +300,8 @@ fn lock_step(
         engine.vcpu.state.xmm = xmm;
         engine.vcpu.state.ymm_hi = ymm_hi;
         engine.vcpu.state.mxcsr = 0x1f80;
+        let fresh = metaphrase_runtime::CpuState::new();
+        engine.vcpu.state.x87 = fresh.x87;
     }
     let mut steps = 0u64;
     let mut faults = 0;
@@ -319,12 +357,16 @@ fn is_float(code: Code) -> bool {
         mnemonic,
         Mnemonic::Maskmovdqu | Mnemonic::Vmaskmovdqu | Mnemonic::Ldmxcsr | Mnemonic::Vldmxcsr
     );
+    forms::class(code) == Class::Sse && !is_mmx(code) && !masked && mnemonic != Mnemonic::Emms
+}
+
+/// Whether a form names an MMX register.
+fn is_mmx(code: Code) -> bool {
     let info = code.op_code();
-    let mmx = (0..info.op_count()).any(|n| {
+    (0..info.op_count()).any(|n| {
         use iced_x86::OpCodeOperandKind::*;
         matches!(info.op_kind(n), mm_reg | mm_rm | mm_or_mem)
-    });
-    forms::class(code) == Class::Sse && !mmx && !masked && mnemonic != Mnemonic::Emms
+    })
 }
 
 /// What programs are made of.
@@ -333,6 +375,8 @@ enum Set {
     Integer,
     /// SSE.
     Float,
+    /// The x87, and what shares its registers, among some SSE.
+    X87,
     /// AVX and what comes with it, among SSE that keeps the upper halves.
     Avx,
 }
@@ -343,13 +387,25 @@ impl Set {
         match self {
             Set::Integer => forms::class(code) == Class::Integer,
             Set::Float => is_float(code) && !vex,
+            Set::X87 => match forms::class(code) {
+                Class::System(why) if why.starts_with("x87") => {
+                    let rare = matches!(
+                        code.mnemonic(),
+                        Mnemonic::Fldcw | Mnemonic::Fldenv | Mnemonic::Frstor
+                    );
+                    !rare || rng.one_in(4)
+                }
+                Class::System(_) => code.mnemonic() == Mnemonic::Fxsave,
+                Class::Sse => !vex && (is_mmx(code) || rng.one_in(20)),
+                Class::Integer => rng.one_in(20),
+                _ => false,
+            },
             Set::Avx => is_float(code) && (vex || rng.one_in(8)),
         }
     }
 }
 
 fn compare_tier(kind: Kind, mode: Mode, set: Set) {
-    let float = set != Set::Integer;
     let mut chooser = Rng::new(3);
     let codes: Vec<Code> = forms::forms(mode)
         .filter(|&c| set.has(&mut chooser, c))
@@ -360,7 +416,7 @@ fn compare_tier(kind: Kind, mode: Mode, set: Set) {
     let first = setting("METAPHRASE_SEED", 1);
     let mut faults = 0;
     for seed in first..first + setting("METAPHRASE_PROGRAMS", 100) {
-        let program = program(seed << 8 | u64::from(mode.bits()), mode, &codes, float);
+        let program = program(seed << 8 | u64::from(mode.bits()), mode, &codes, set);
         match lock_step(mode, &program, seed, &mut reference, &mut other) {
             Ok(n) => faults += n,
             Err(text) => panic!(
@@ -395,6 +451,11 @@ tiers! {
     float_blocks_64 Jit M64 Float;
     float_regions_32 Regions M32 Float;
     float_regions_64 Regions M64 Float;
+    x87_blocks_16 Jit M16 X87;
+    x87_blocks_32 Jit M32 X87;
+    x87_blocks_64 Jit M64 X87;
+    x87_regions_32 Regions M32 X87;
+    x87_regions_64 Regions M64 X87;
     avx_blocks_32 Jit M32 Avx;
     avx_blocks_64 Jit M64 Avx;
     avx_regions_32 Regions M32 Avx;

@@ -176,8 +176,10 @@ fn floating_point_operations_that_ran_are_counted_exactly() {
         let (inline, calls) = float_counts(engine, &path);
         // FLDZ and FLD1 are calls, too.
         assert_eq!(inline + calls, ROUNDS * 10 + 2, "{engine:?}");
-        // VCVTPH2PS and the x87.
-        assert!(calls >= ROUNDS * 3 + 2, "{engine:?}: {calls}");
+        // VCVTPH2PS, and in the interpreter the x87.
+        assert!(calls >= ROUNDS, "{engine:?}: {calls}");
+        let interpreter = engine[1] == "interp";
+        assert_eq!(calls >= ROUNDS * 3 + 2, interpreter, "{engine:?}: {calls}");
         assert!(inline >= ROUNDS * 4, "{engine:?}: {inline}");
     }
 }

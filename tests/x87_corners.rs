@@ -446,8 +446,13 @@ fn interpreter() {
 }
 
 #[test]
-fn blocks() {
+fn portable_core() {
     every_operation(Kind::Jit, X87Core::Portable);
+}
+
+#[test]
+fn blocks() {
+    every_operation(Kind::Jit, X87Core::Host);
 }
 
 #[test]

@@ -7,7 +7,7 @@
 
 use crate::error::BackendError;
 use crate::isa;
-use crate::layout::StateLayout;
+use crate::layout::{HelperFn, StateLayout};
 use crate::options::{OptLevel, Options};
 use crate::sse;
 use cranelift_codegen::Context;
@@ -41,6 +41,8 @@ pub struct Trampoline {
     host_resume: u32,
     slow_access_slot: u32,
     mxcsr: u32,
+    x87_live: u32,
+    x87_leave: Option<HelperFn>,
 }
 
 impl Trampoline {
@@ -53,6 +55,8 @@ impl Trampoline {
             host_resume: layout.host_resume,
             slow_access_slot: layout.slow_access,
             mxcsr: layout.reg(Reg::Mxcsr),
+            x87_live: layout.x87.live,
+            x87_leave: layout.x87_leave,
         }
     }
 
@@ -67,9 +71,9 @@ impl Trampoline {
     #[inline(never)]
     pub unsafe fn enter(&self, state: *mut c_void, code: usize) -> u64 {
         type Enter = unsafe extern "C" fn(*mut c_void, usize) -> u64;
-        // SAFETY: the fields are two u64 and a u32 at those offsets of the caller's state; `enter`
-        // is the address of a function with that signature in the arena, which the caller keeps
-        // alive.
+        // SAFETY: the fields are two u64, a u32 and a u8 at those offsets of the caller's state;
+        // `enter` is the address of a function with that signature in the arena, which the caller
+        // keeps alive; `leave` takes such a state.
         unsafe {
             state
                 .byte_add(self.host_resume as usize)
@@ -83,6 +87,11 @@ impl Trampoline {
             let control = sse::Control::enter(*mxcsr);
             let answer = std::mem::transmute::<usize, Enter>(self.enter)(state, code);
             control.leave(&mut *mxcsr);
+            if let Some(leave) = self.x87_leave
+                && state.byte_add(self.x87_live as usize).cast::<u8>().read() != 0
+            {
+                leave(state, 0, 0, 0, 0);
+            }
             answer
         }
     }

@@ -165,6 +165,13 @@ impl Compiler {
         region: &Region,
         slot_base: u32,
     ) -> Result<(CompiledRegion, Vec<Value>), CompileError> {
+        #[cfg(target_arch = "x86_64")]
+        let (with_x87, accesses) = match self.options.x87 {
+            true => lower::x87::accesses(region),
+            false => Default::default(),
+        };
+        #[cfg(target_arch = "x86_64")]
+        let region = with_x87.as_ref().unwrap_or(region);
         let work = &mut self.work;
         work.cx.clear();
         work.cx.set_disasm(self.options.keep_vcode);
@@ -178,6 +185,8 @@ impl Compiler {
             helpers: &self.helpers,
             options: &self.options,
             slot_base,
+            #[cfg(target_arch = "x86_64")]
+            x87: &accesses,
         };
         let lowered = lower::lower(&unit, &mut work.cx.func, &mut work.fcx, &mut work.scratch)?;
         let clif = (self.options.keep_clif).then(|| work.cx.func.display().to_string());

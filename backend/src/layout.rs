@@ -4,7 +4,7 @@
 use metaphrase_ir::{Helper, Reg};
 
 /// Byte offsets into the guest state. Fields without a note are 64 bits wide.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct StateLayout {
     /// Offset of each guest register; its width is that of its type.
     pub reg_offsets: [u32; Reg::COUNT],
@@ -47,6 +47,32 @@ pub struct StateLayout {
     pub host_resume: u32,
     /// Four 16-byte slots for vector arguments of helpers; the vector result is in the first.
     pub helper_v: u32,
+    /// The x87 FPU.
+    pub x87: X87Layout,
+    /// Brings the x87 registers from the host's FPU into the state; called when compiled code is
+    /// left, and in it, while [`X87Layout::live`] is not 0. Hosts without an x87 have none.
+    pub x87_leave: Option<HelperFn>,
+}
+
+/// Offsets of what compiled x87 instructions need.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct X87Layout {
+    /// Where the guest's x87 registers are (a byte): 0 in the state, 1 in the host's FPU, 2 likewise
+    /// while the result of an instruction is being stored to guest memory. Then the status word of
+    /// before is in `helper_v`, 16 bytes on, and if it has SF the environment of before, 32 bytes on.
+    pub live: u32,
+    /// The control word (16 bits).
+    pub control: u32,
+    /// The last instruction's opcode (16 bits).
+    pub opcode: u32,
+    /// The last instruction's RIP.
+    pub ip: u32,
+    /// Its CS selector (16 bits).
+    pub cs: u32,
+    /// The last memory operand's offset.
+    pub dp: u32,
+    /// Its segment's selector (16 bits).
+    pub ds: u32,
 }
 
 impl StateLayout {
@@ -73,6 +99,9 @@ pub struct HelperTable {
     pub helpers: &'static [HelperFn],
     /// Evaluates the lazy flags to the six flags: `fn(state) -> flags` (other arguments ignored).
     pub flags: HelperFn,
+    /// The [`Helper::X87`] of code that does x87 instructions inline: afterwards the registers are in
+    /// the host's FPU, if they can be.
+    pub x87: HelperFn,
     /// `fn(state, access, addr) -> value`: a load that the soft TLB does not have.
     pub load: HelperFn,
     /// `fn(state, access, addr, value)`: a store.

@@ -23,6 +23,8 @@ pub mod options;
 mod patch;
 pub mod resume;
 pub mod sse;
+#[cfg(target_arch = "x86_64")]
+mod x87;
 
 pub use arena::{Arena, CodeRef};
 pub use code::{CompiledRegion, Fault, LinkSite, fault_at};
@@ -30,6 +32,8 @@ pub use common::Trampoline;
 pub use compiler::{Compiler, count_links};
 pub use error::{ArenaFull, BackendError, CompileError};
 pub use host_fault::{FaultInfo, Watch};
-pub use layout::{HelperFn, HelperTable, StateLayout, TLB_ENTRIES, TlbAccess, TlbEntry, jump_hash};
+pub use layout::{
+    HelperFn, HelperTable, StateLayout, TLB_ENTRIES, TlbAccess, TlbEntry, X87Layout, jump_hash,
+};
 pub use options::{MemoryModel, OptLevel, Options, Regalloc};
 pub use resume::Resume;

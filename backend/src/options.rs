@@ -45,6 +45,8 @@ pub struct Options {
     pub keep_clif: bool,
     /// Keep the text of Cranelift's machine code in the result.
     pub keep_vcode: bool,
+    /// Do x87 instructions with the host's, on its registers (x86-64 hosts only).
+    pub x87: bool,
     /// What the runtime guarantees that `mem_limit` is at least: accesses at constant addresses
     /// below it need no test.
     pub min_limit: u64,
@@ -65,6 +67,7 @@ impl Default for Options {
             verify_clif: cfg!(debug_assertions),
             keep_clif: false,
             keep_vcode: false,
+            x87: false,
             min_limit: 1 << 32,
             memory: MemoryModel::Window,
             cold_maps: true,

@@ -135,8 +135,9 @@ helpers! {
     RepString rep_string [I64] I64 [READ_GPR WRITE_GPR READ_FLAGS WRITE_FLAGS READ_CONTROL READ_SEGMENT READ_MEM WRITE_MEM MAY_EXIT] "REP MOVS, STOS, LODS, CMPS, SCAS.";
 
     // x87 and the state images. The descriptor of `x87` is an `X87Op`; a is the linear address of
-    // a memory operand or, for FCMOVcc, the condition; b is the instruction's RIP.
-    X87 x87 [I64 I64] I64 [OPAQUE READ_MEM WRITE_MEM READ_SEGMENT MAY_EXIT] "An x87 instruction; the result is the flags image of FCOMI and its kin, the status word of FNSTSW AX, else 0.";
+    // a memory operand or, for FCMOVcc, the condition; b is the instruction's RIP; c is the address
+    // of the last two bytes of an operand of ten.
+    X87 x87 [I64 I64 I64] I64 [OPAQUE READ_MEM WRITE_MEM READ_SEGMENT MAY_EXIT] "An x87 instruction; the result is the flags image of FCOMI and its kin, the status word of FNSTSW AX, else 0.";
     Fxsave fxsave [I64] I64 [READ_SSE OPAQUE WRITE_MEM MAY_EXIT] "FXSAVE to linear address a; descriptor: bit 0 with REX.W, bit 1 in 64-bit code.";
     Fxrstor fxrstor [I64] I64 [WRITE_SSE OPAQUE READ_MEM MAY_EXIT] "FXRSTOR from linear address a; descriptor: bit 0 with REX.W, bit 1 in 64-bit code.";
     Xsave xsave [I64 I64] I64 [READ_SSE OPAQUE READ_MEM WRITE_MEM MAY_EXIT] "XSAVE to linear address a of the components in b; descriptor: a packed `XsaveOp`.";
@@ -189,13 +190,13 @@ impl Helper {
         self.has_host_form()
             || matches!(
                 self,
-                X87 | SseChecked | SseDeferred | FmaChecked | HalfFloat | HalfFloatChecked
+                SseChecked | SseDeferred | FmaChecked | HalfFloat | HalfFloatChecked
             )
     }
 
     /// True for those in whose place compiled code has an instruction of the host, if there is one.
     pub const fn has_host_form(self) -> bool {
-        matches!(self, Helper::SseFloat | Helper::Fma)
+        matches!(self, Helper::SseFloat | Helper::Fma | Helper::X87)
     }
 }
 

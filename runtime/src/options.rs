@@ -110,6 +110,9 @@ pub struct Options {
     pub slice: u64,
     /// What does x87 arithmetic. On a host without an x87 it is the portable core in any case.
     pub x87: X87Core,
+    /// Compiled code does x87 instructions with the host's, on its registers, where [`Options::x87`]
+    /// is the host's.
+    pub x87_inline: bool,
     /// Keep the CLIF text of compiled code for logs.
     pub keep_clif: bool,
 }
@@ -142,6 +145,7 @@ impl Default for Options {
             policy: SensitivePolicy::default(),
             slice: 100_000,
             x87: X87Core::default(),
+            x87_inline: true,
             keep_clif: false,
         }
     }

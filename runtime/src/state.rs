@@ -5,7 +5,7 @@
 //! matters.
 
 use crate::system::SystemState;
-use metaphrase_backend::StateLayout;
+use metaphrase_backend::{StateLayout, X87Layout};
 use metaphrase_ir::{CcOp, Cond, Reg, flags};
 use std::mem::offset_of;
 
@@ -35,8 +35,11 @@ pub struct X87State {
     pub tags: u8,
     /// Not the guest's: 1 = the portable core does the arithmetic even where the host's FPU could.
     pub portable: u8,
+    /// Not the guest's: where registers, TOP, tags and status are while compiled code runs; see
+    /// [`X87Layout::live`]. Everywhere else it is 0, and they are here.
+    pub live: u8,
     /// Padding.
-    pub reserved: u16,
+    pub reserved: u8,
     /// The last non-control instruction's RIP.
     pub ip: u64,
     /// The last memory operand's address.
@@ -249,6 +252,16 @@ impl CpuState {
             helper_v: offset_of!(CpuState, helper_v) as u32,
             tlb: offset_of!(CpuState, tlb) as u32,
             slow_access: offset_of!(CpuState, slow_access) as u32,
+            x87: X87Layout {
+                live: offset_of!(CpuState, x87.live) as u32,
+                control: offset_of!(CpuState, x87.control) as u32,
+                opcode: offset_of!(CpuState, x87.opcode) as u32,
+                ip: offset_of!(CpuState, x87.ip) as u32,
+                cs: offset_of!(CpuState, x87.cs) as u32,
+                dp: offset_of!(CpuState, x87.dp) as u32,
+                ds: offset_of!(CpuState, x87.ds) as u32,
+            },
+            x87_leave: crate::helpers::X87_LEAVE,
         }
     }
 }

@@ -5,7 +5,7 @@
 //! so publishing needs no lock and a guest never sees half a translation.
 
 use crate::cache::{Key, TransId};
-use crate::options::Options;
+use crate::options::{Options, X87Core};
 use crate::state::CpuState;
 use crate::translate::{TranslateError, optimise, to_code};
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -87,6 +87,7 @@ impl Compilers {
             o.chain &= all.chain;
             o.jump_cache &= all.jump_cache;
             o.keep_clif |= all.keep_clif;
+            o.x87 = cfg!(target_arch = "x86_64") && all.x87 == X87Core::Host && all.x87_inline;
             *slot = Some(Compiler::new(
                 CpuState::layout(),
                 crate::helpers::table(),

@@ -142,6 +142,9 @@ pub struct EngineArgs {
     /// Let indirect exits return to the dispatcher.
     #[arg(long, help_heading = "Optimisations")]
     pub no_jump_cache: bool,
+    /// Let every x87 instruction of compiled code call a helper.
+    #[arg(long, help_heading = "Optimisations")]
+    pub no_inline_x87: bool,
     #[arg(long, value_name = "PASS", help_heading = "Optimisations", help = pass_help())]
     pub disable_pass: Vec<String>,
     /// Switch an IR pass on (`verify`, or `break` to see a miscompile caught).
@@ -231,6 +234,7 @@ impl EngineArgs {
             eager_regions: self.eager_regions,
             chain: !self.no_chain,
             jump_cache: !self.no_jump_cache,
+            x87_inline: !self.no_inline_x87,
             arena_bytes: self.arena.clamp(1, 1 << 10) << 20,
             keep_clif: self.log.iter().any(|l| l == "clif"),
             passes: passes(&self.disable_pass, &self.enable_pass)?,

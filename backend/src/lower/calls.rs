@@ -2,6 +2,7 @@
 
 use super::float::has_stub;
 use super::{Lower, clif_type};
+use crate::error::CompileError;
 use cranelift_codegen::ir::{self as clif, InstBuilder, types};
 use metaphrase_ir::{Effects, Helper, Inst, SseOp, Type, Value, VecOp};
 
@@ -16,8 +17,22 @@ impl Lower<'_, '_> {
         self.b.inst_results(call)[0]
     }
 
-    pub(super) fn call(&mut self, inst: &Inst, args: &[Value]) -> clif::Value {
+    #[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
+    pub(super) fn call(
+        &mut self,
+        v: Value,
+        inst: &Inst,
+        args: &[Value],
+    ) -> Result<clif::Value, CompileError> {
         let helper = Helper::from_imm(inst.imm);
+        #[cfg(target_arch = "x86_64")]
+        if helper == Helper::X87 && self.unit.options.x87 {
+            return self.x87(v, inst, args);
+        }
+        Ok(self.call_helper(helper, inst, args))
+    }
+
+    fn call_helper(&mut self, helper: Helper, inst: &Inst, args: &[Value]) -> clif::Value {
         if helper == Helper::SseFloat
             && let Some((op, imm)) = SseOp::unpack(inst.aux)
             && has_stub(op)

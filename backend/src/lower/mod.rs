@@ -18,6 +18,8 @@ mod memory;
 mod tlb;
 mod vector;
 mod window;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod x87;
 
 use crate::error::CompileError;
 use crate::layout::{HelperTable, StateLayout};
@@ -29,6 +31,8 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use exits::Tails;
+#[cfg(target_arch = "x86_64")]
+use metaphrase_ir::RegClass;
 use metaphrase_ir::{Block, Inst, Op, Reg, Region, Type, Value};
 use std::collections::HashMap;
 use window::Checked;
@@ -96,6 +100,9 @@ pub(crate) struct Unit<'a> {
     pub(crate) slot_base: u32,
     /// Whether there is floating point in the region.
     pub(crate) float: bool,
+    /// The accesses to guest memory of x87 instructions that are done inline.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) x87: &'a x87::Accesses,
 }
 
 /// What the compiler must know about the function besides its code.
@@ -194,6 +201,10 @@ pub(crate) fn lower(
         mapped: Vec::new(),
         made_cold: Vec::new(),
         loc: 0,
+        #[cfg(target_arch = "x86_64")]
+        x87_sig: None,
+        #[cfg(target_arch = "x86_64")]
+        pointers: None,
     };
     lower.run()?;
     let Lower {
@@ -266,6 +277,12 @@ struct Lower<'a, 'f> {
     made_cold: Vec<Value>,
     /// The current source location.
     loc: u16,
+    /// The signature of the x87's stubs.
+    #[cfg(target_arch = "x86_64")]
+    x87_sig: Option<clif::SigRef>,
+    /// The pointers to the last x87 instruction, if they are still to be written.
+    #[cfg(target_arch = "x86_64")]
+    pointers: Option<x87::Pointers>,
     in_state: MemFlags,
     in_fuel: MemFlags,
     in_cache: MemFlags,
@@ -294,6 +311,8 @@ impl Lower<'_, '_> {
             }
             if block == Region::ENTRY {
                 self.prepare_memory();
+                #[cfg(target_arch = "x86_64")]
+                self.prepare_x87();
             } else if self.s.heads[block.0 as usize] {
                 // Keeps Cranelift from carrying a guest load around the loop: the guest must see
                 // what others write there.
@@ -329,6 +348,8 @@ impl Lower<'_, '_> {
     fn inst(&mut self, v: Value, inst: &Inst) -> Result<Option<clif::Value>, CompileError> {
         let region = self.region;
         let args = region.args(v);
+        #[cfg(target_arch = "x86_64")]
+        self.settle_pointers(inst);
         use Op::*;
         Ok(match inst.op {
             Zext if self.wide.contains_key(&args[0]) => {
@@ -349,6 +370,10 @@ impl Lower<'_, '_> {
             GetReg => {
                 let reg = Reg::ALL[inst.imm as usize];
                 let (ty, offset) = (clif_type(inst.ty), self.unit.layout.reg(reg));
+                #[cfg(target_arch = "x86_64")]
+                if reg.class() == RegClass::Mmx && self.unit.options.x87 {
+                    self.leave_x87();
+                }
                 let flags = self.state_flags(reg);
                 Some(self.load_with(ty, flags, self.state, offset as i32))
             }
@@ -404,7 +429,7 @@ impl Lower<'_, '_> {
                 None
             }
             Call => {
-                let result = self.call(inst, args);
+                let result = self.call(v, inst, args)?;
                 self.keep(v, inst, Some(result))
             }
             Br | BrIf => {

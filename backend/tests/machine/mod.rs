@@ -89,6 +89,8 @@ pub fn layout() -> StateLayout {
         helper_v: offset_of!(State, helper_v) as u32,
         tlb: offset_of!(State, tlb) as u32,
         slow_access: offset_of!(State, slow_access) as u32,
+        x87: Default::default(),
+        x87_leave: None,
     }
 }
 
@@ -137,6 +139,7 @@ pub fn helpers() -> HelperTable {
         store: mix,
         rmw: mix,
         cas: mix,
+        x87: leave,
     }
 }
 

@@ -23,7 +23,13 @@ pub fn lift(cx: &mut Lift<'_>, mnemonic: Mnemonic) -> bool {
     };
     let pc = cx.offset(cx.insn.ip());
     let pc = cx.ir.pc(pc);
-    let result = cx.ir.call(Helper::X87, op.pack(), &[a, pc]);
+    let end = if op.is_memory() && !op.wait && cx.insn.memory_size().size() == 10 {
+        let eight = cx.iconst(Type::I64, 8);
+        cx.ir.add(a, eight)
+    } else {
+        cx.iconst(Type::I64, 0)
+    };
+    let result = cx.ir.call(Helper::X87, op.pack(), &[a, pc, end]);
     match mnemonic {
         Mnemonic::Fcomi | Mnemonic::Fcomip | Mnemonic::Fucomi | Mnemonic::Fucomip => {
             // ZF, PF and CF; SF, OF and AF are clear.

@@ -92,8 +92,10 @@ impl Machine {
     }
 
     fn event(&mut self, what: String) {
-        // The record's form does not matter, but what it says.
-        let seen = Reg::ALL.iter().filter(|r| r.class() != RegClass::Flags);
+        // The record's form does not matter, but what it says; nor do our own counters.
+        let seen = Reg::ALL
+            .iter()
+            .filter(|r| !matches!(r.class(), RegClass::Flags | RegClass::Counter));
         self.events.push(Event {
             what,
             regs: seen.map(|&r| self.regs[r as usize]).collect(),

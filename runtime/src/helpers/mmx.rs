@@ -11,7 +11,7 @@ const CHECK: u32 = 1 << 8;
 
 /// Raises #MF if an x87 exception is pending, and says so.
 fn is_pending(cx: &Cx) -> bool {
-    let pending = cx.state().x87.status & ES != 0;
+    let pending = cx.state_with_x87().x87.status & ES != 0;
     if pending {
         cx.raise(MF, None);
     }

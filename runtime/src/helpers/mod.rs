@@ -50,6 +50,15 @@ impl Cx {
         unsafe { &mut *self.state }
     }
 
+    /// The guest state, with the x87 registers in it even if compiled code has left them in the
+    /// host's FPU.
+    pub fn state_with_x87(&self) -> &mut CpuState {
+        let state = self.state();
+        #[cfg(target_arch = "x86_64")]
+        x87::live::bring_back(state);
+        state
+    }
+
     /// The environment.
     pub fn env(&self) -> &Env {
         // SAFETY: the state is attached to a live environment that nobody borrows mutably during
@@ -169,6 +178,19 @@ pub static TABLE: HelperTable = HelperTable {
     store: memory::store,
     rmw: memory::rmw,
     cas: memory::cas,
+    #[cfg(target_arch = "x86_64")]
+    x87: x87::live::x87,
+    #[cfg(not(target_arch = "x86_64"))]
+    x87: X87,
+};
+
+/// Brings the x87 registers from the host's FPU into the state, on hosts that have one.
+pub const X87_LEAVE: Option<HelperFn> = {
+    #[cfg(target_arch = "x86_64")]
+    let leave: Option<HelperFn> = Some(x87::live::leave);
+    #[cfg(not(target_arch = "x86_64"))]
+    let leave = None;
+    leave
 };
 
 /// The functions, for both engines.

@@ -17,6 +17,8 @@ mod fpu;
 #[cfg(target_arch = "x86_64")]
 mod host_x86_64;
 mod image;
+#[cfg(target_arch = "x86_64")]
+pub mod live;
 mod memory;
 mod ops;
 mod portable;

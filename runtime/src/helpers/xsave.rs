@@ -45,7 +45,7 @@ fn registers(op: XsaveOp) -> usize {
 
 /// XINUSE: the components that are not as after reset.
 fn in_use(cx: &Cx, registers: usize) -> u64 {
-    let s = cx.state();
+    let s = cx.state_with_x87();
     let f = &s.x87;
     let pointers = (f.ip, f.dp, f.opcode, f.cs, f.ds) != (0, 0, 0, 0, 0);
     let used = f.regs.iter().any(|r| (r.mantissa, r.exponent) != (0, 0));
@@ -57,6 +57,7 @@ fn in_use(cx: &Cx, registers: usize) -> u64 {
 
 /// See [`metaphrase_ir::Helper::Xsave`].
 pub fn xsave(cx: &Cx, descriptor: u32, [addr, mask, _]: [u64; 3]) -> u64 {
+    cx.state_with_x87();
     if addr % 64 != 0 {
         cx.raise(GP, Some(0));
     } else if let Err(fault) = write(cx, XsaveOp::unpack(descriptor), addr, mask) {
@@ -118,6 +119,7 @@ fn write(cx: &Cx, op: XsaveOp, addr: u64, mask: u64) -> Result<(), MemFault> {
 
 /// See [`metaphrase_ir::Helper::Xrstor`].
 pub fn xrstor(cx: &Cx, descriptor: u32, [addr, mask, _]: [u64; 3]) -> u64 {
+    cx.state_with_x87();
     if addr % 64 != 0 {
         cx.raise(GP, Some(0));
     } else if let Err(fault) = read(cx, XsaveOp::unpack(descriptor), addr, mask) {

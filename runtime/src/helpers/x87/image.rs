@@ -157,6 +157,7 @@ pub fn restore(f: &mut X87State, m: &GuestMemory, addr: u64, short: bool) -> Res
 
 /// FXSAVE to `addr`. Descriptor: bit 0 with REX.W, bit 1 in 64-bit code.
 pub fn fxsave(cx: &Cx, descriptor: u32, [addr, ..]: [u64; 3]) -> u64 {
+    cx.state_with_x87();
     if addr % 16 != 0 {
         cx.raise(GP, Some(0));
     } else if let Err(fault) = write_fx(cx, descriptor, addr) {
@@ -167,6 +168,7 @@ pub fn fxsave(cx: &Cx, descriptor: u32, [addr, ..]: [u64; 3]) -> u64 {
 
 /// FXRSTOR from `addr`; descriptor as for FXSAVE.
 pub fn fxrstor(cx: &Cx, descriptor: u32, [addr, ..]: [u64; 3]) -> u64 {
+    cx.state_with_x87();
     if addr % 16 != 0 {
         cx.raise(GP, Some(0));
     } else if let Err(fault) = read_fx(cx, descriptor, addr) {
