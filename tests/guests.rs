@@ -32,21 +32,25 @@ struct Outcome {
     digest: u64,
 }
 
-/// An image from a package, or a panic that says how to get it.
-fn image(name: &str) -> PathBuf {
+/// An image from a package. Without it the test says loudly that nothing was tested, or fails where
+/// the guests are required.
+fn image(name: &str) -> Option<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guests/system/boot");
-    let found = std::fs::read_dir(&dir).ok().and_then(|entries| {
-        let names = entries.flatten().map(|e| e.path());
-        let mut fitting: Vec<PathBuf> = names
-            .filter(|p| {
-                p.file_name()
-                    .is_some_and(|n| n.to_string_lossy().starts_with(name))
-            })
-            .collect();
-        fitting.sort();
-        fitting.pop()
-    });
-    found.unwrap_or_else(|| panic!("no {name}* in {}: run tests/install-guests", dir.display()))
+    let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+    let fits = |p: &PathBuf| {
+        let file = p.file_name().unwrap_or_default();
+        file.to_string_lossy().starts_with(name)
+    };
+    let found = entries.map(|e| e.path()).filter(fits).max();
+    if found.is_none() {
+        let message = format!("no {name}* in {}: run tests/install-guests", dir.display());
+        assert!(
+            std::env::var_os("METAPHRASE_REQUIRE_GUESTS").is_none(),
+            "{message}"
+        );
+        println!("NOT TESTED: {message}");
+    }
+    found
 }
 
 impl Guest {
@@ -104,8 +108,9 @@ impl Guest {
 }
 
 fn memtest(name: &str) {
+    let Some(kernel) = image(name) else { return };
     let guest = Guest {
-        kernel: image(name),
+        kernel,
         initrd: Vec::new(),
         command_line: "console=ttyS0,115200",
         ram: 8 << 20,
@@ -138,6 +143,9 @@ fn memtest86_32_bit_finds_no_error() {
 
 #[test]
 fn a_debian_kernel_boots_to_user_space() {
+    let Some(kernel) = image("vmlinuz-") else {
+        return;
+    };
     let script = "#!/bin/busybox sh\n\
         /bin/busybox mount -t proc proc /proc\n\
         /bin/busybox mount -t sysfs sys /sys\n\
@@ -153,7 +161,7 @@ fn a_debian_kernel_boots_to_user_space() {
     archive.file("init", script.as_bytes());
     archive.device("dev/console", 5, 1);
     let guest = Guest {
-        kernel: image("vmlinuz-"),
+        kernel,
         initrd: archive.finish(),
         command_line: "console=ttyS0 quiet panic=-1 nokaslr",
         ram: 128 << 20,
