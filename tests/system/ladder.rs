@@ -1,9 +1,11 @@
 //! From the reset's real mode up to a user program in 64-bit mode and back into the kernel: every
 //! step as a boot loader and a kernel do it.
 
-use crate::harness::{CODE, Guest, assemble, word};
+use crate::harness::{BUDGET, CODE, Guest, assemble, engines, word};
 use crate::tables::{GDT, IDT, PAGES, STACK, TSS, bytes, gate64, gdt, sel};
 use iced_x86::code_asm::*;
+use metaphrase_frontend::Policy;
+use metaphrase_runtime::MachineStop;
 
 const PROTECTED: u64 = 0x9000;
 const LONG: u64 = 0xa000;
@@ -179,4 +181,31 @@ fn from_real_mode_to_a_user_program() {
         let address = u64::from(word(m, RESULT + 16)) | u64::from(word(m, RESULT + 20)) << 32;
         assert_eq!(address, NOWHERE);
     });
+}
+
+#[test]
+fn policies_change_nothing_that_the_guest_sees() {
+    let guest = ladder();
+    let mut expected = None;
+    for (engine, options) in engines() {
+        for policy in [Policy::Callout, Policy::Inline, Policy::Trap] {
+            let mut options = options.clone();
+            options.policy.default = policy;
+            let mut machine = guest.machine(options);
+            let stop = machine.run(BUDGET).unwrap();
+            assert_eq!(stop, MachineStop::Halted, "{engine}, {policy:?}");
+            let outcome = (machine.instructions(), machine.digest());
+            assert_eq!(
+                outcome,
+                *expected.get_or_insert(outcome),
+                "{engine}, {policy:?}"
+            );
+            let traps = machine.report().traps;
+            if policy == Policy::Trap {
+                assert!(traps["syscall"] >= 1000, "{engine}: {traps:?}");
+            } else {
+                assert!(traps.is_empty(), "{engine}: {traps:?}");
+            }
+        }
+    }
 }
