@@ -108,7 +108,7 @@ const PENTIUM_SYSTEM: SystemFeatures = SystemFeatures::VME
     .and(SystemFeatures::PSE)
     .and(SystemFeatures::MSR)
     .and(SystemFeatures::MCE);
-/// What a Pentium III's has, and every 64-bit CPU's.
+/// What a Pentium III's has.
 const PENTIUM3_SYSTEM: SystemFeatures = PENTIUM_SYSTEM
     .and(SystemFeatures::PAE)
     .and(SystemFeatures::MTRR)
@@ -116,6 +116,11 @@ const PENTIUM3_SYSTEM: SystemFeatures = PENTIUM_SYSTEM
     .and(SystemFeatures::MCA)
     .and(SystemFeatures::PAT)
     .and(SystemFeatures::PSE36);
+/// What every 64-bit CPU's has: it says that it does not speculate, so that kernels leave out
+/// defences that would be slow here.
+const V1_SYSTEM: SystemFeatures = PENTIUM3_SYSTEM
+    .and(SystemFeatures::SPEC_CTRL)
+    .and(SystemFeatures::ARCH_CAPABILITIES);
 /// Everything but MONITOR: a waiting virtual CPU is better served by HLT.
 const MAX_SYSTEM: SystemFeatures = SystemFeatures::MAX.without(SystemFeatures::MONITOR);
 
@@ -138,8 +143,8 @@ const MODELS: &[CpuModel] = &[
     model("486", 0x480, I486, SystemFeatures::NONE),
     model("pentium", 0x52c, PENTIUM, PENTIUM_SYSTEM),
     model("pentium3", 0x673, PENTIUM3, PENTIUM3_SYSTEM),
-    model("x86-64-v1", 0x6f0, V1, PENTIUM3_SYSTEM),
-    model("x86-64-v2", 0x6f0, V2, PENTIUM3_SYSTEM),
+    model("x86-64-v1", 0x6f0, V1, V1_SYSTEM),
+    model("x86-64-v2", 0x6f0, V2, V1_SYSTEM),
     model("x86-64-v3", 0x6f0, V3, MAX_SYSTEM),
     model("max", 0x6f0, Features::MAX, MAX_SYSTEM),
 ];

@@ -71,6 +71,7 @@ system_features! {
     Invpcid INVPCID "invpcid" Leaf7Ebx 10 "INVPCID.";
     Smap SMAP "smap" Leaf7Ebx 20 "Supervisor-mode access prevention.";
     Umip UMIP "umip" Leaf7Ecx 2 "User-mode instruction prevention.";
+    SpecCtrl SPEC_CTRL "spec_ctrl" Leaf7Edx 26 "IA32_SPEC_CTRL, IA32_PRED_CMD.";
     ArchCapabilities ARCH_CAPABILITIES "arch_capabilities" Leaf7Edx 29 "IA32_ARCH_CAPABILITIES.";
     Pdpe1gb PDPE1GB "pdpe1gb" ExtendedEdx 26 "1 GiB pages.";
 }

@@ -257,6 +257,8 @@ pub struct Msrs {
     pub mtrr_fixed: [u64; 11],
     /// Base and mask of the variable-range MTRRs.
     pub mtrr_variable: [[u64; 2]; 8],
+    /// IA32_SPEC_CTRL.
+    pub spec_ctrl: u64,
     /// IA32_MCG_STATUS.
     pub mcg_status: u64,
     /// CTL, STATUS, ADDR and MISC of the machine-check banks.
