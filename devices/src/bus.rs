@@ -47,6 +47,27 @@ pub trait BusDevice: Send {
 
     /// Writes a register; `value` has zeros above the width.
     fn write(&mut self, offset: u64, width: Width, value: u64);
+
+    /// Reads a register again and again, as REP INS does. `into` is a whole number of accesses.
+    fn read_many(&mut self, offset: u64, width: Width, into: &mut [u8]) {
+        for unit in into.chunks_exact_mut(width.bytes() as usize) {
+            unit.copy_from_slice(&self.read(offset, width).to_le_bytes()[..unit.len()]);
+        }
+    }
+
+    /// Writes a register again and again, as REP OUTS does. `from` is a whole number of accesses.
+    fn write_many(&mut self, offset: u64, width: Width, from: &[u8]) {
+        for unit in from.chunks_exact(width.bytes() as usize) {
+            self.write(offset, width, unit_value(unit));
+        }
+    }
+}
+
+/// The value of up to 8 bytes.
+fn unit_value(unit: &[u8]) -> u64 {
+    unit.iter()
+        .rev()
+        .fold(0, |value, byte| value << 8 | u64::from(*byte))
 }
 
 /// A range that cannot be attached.
@@ -171,6 +192,26 @@ impl Bus {
         any
     }
 
+    /// Reads one address again and again, as REP INS does. `into` is a whole number of accesses.
+    pub fn read_many(&mut self, addr: u64, width: Width, into: &mut [u8]) {
+        if let Some((offset, device)) = self.find(addr, width) {
+            return device.read_many(offset, width, into);
+        }
+        for unit in into.chunks_exact_mut(width.bytes() as usize) {
+            unit.copy_from_slice(&self.read(addr, width).to_le_bytes()[..unit.len()]);
+        }
+    }
+
+    /// Writes one address again and again, as REP OUTS does.
+    pub fn write_many(&mut self, addr: u64, width: Width, from: &[u8]) {
+        if let Some((offset, device)) = self.find(addr, width) {
+            return device.write_many(offset, width, from);
+        }
+        for unit in from.chunks_exact(width.bytes() as usize) {
+            self.write(addr, width, unit_value(unit));
+        }
+    }
+
     fn find(&mut self, addr: u64, width: Width) -> Option<(u64, &mut dyn BusDevice)> {
         let (start, range) = self.ranges.range_mut(..=addr).next_back()?;
         let offset = addr - start;
@@ -227,6 +268,18 @@ mod tests {
         assert_eq!(bus.read(0x66, Width::Dword), 0x7777_2211);
         assert!(bus.detach(0x60) && !bus.detach(0x61));
         assert_eq!(bus.read(0x66, Width::Dword), 0x7777_ffff);
+    }
+
+    #[test]
+    fn runs_of_accesses_are_single_accesses_after_each_other() {
+        let mut bus = bus();
+        bus.write_many(0x66, Width::Word, &[1, 2, 3, 4]);
+        let mut got = [0; 6];
+        bus.read_many(0x66, Width::Word, &mut got);
+        assert_eq!(got, [3, 4, 3, 4, 3, 4]);
+        bus.write_many(0x67, Width::Word, &[5, 6, 7, 8]);
+        bus.read_many(0x67, Width::Word, &mut got[..2]);
+        assert_eq!(got[..4], [7, 0xff, 3, 4], "over the edge");
     }
 
     #[test]

@@ -12,10 +12,13 @@
 
 pub mod acpi_pm;
 pub mod apic;
+pub mod block;
 pub mod bus;
 pub mod dma;
+pub mod fw_cfg;
 pub mod hpet;
 pub mod i440fx;
+pub mod ide;
 pub mod keyboard;
 pub mod lines;
 pub mod pci;
@@ -30,6 +33,7 @@ pub mod system_ports;
 #[cfg(test)]
 mod testing;
 
+pub use block::{BlockBackend, BlockError, MemoryDisk};
 pub use bus::{Bus, BusDevice, BusError, Width};
 pub use lines::{Gate, InterruptLine, NotConnected, WiredOr};
 pub use shared::{PortDevice, PortView, Shared};

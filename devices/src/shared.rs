@@ -67,6 +67,14 @@ impl<T: BusDevice> BusDevice for Shared<T> {
     fn write(&mut self, offset: u64, width: Width, value: u64) {
         self.lock().write(offset, width, value);
     }
+
+    fn read_many(&mut self, offset: u64, width: Width, into: &mut [u8]) {
+        self.lock().read_many(offset, width, into);
+    }
+
+    fn write_many(&mut self, offset: u64, width: Width, from: &[u8]) {
+        self.lock().write_many(offset, width, from);
+    }
 }
 
 impl<T: Timed> Timed for Shared<T> {

@@ -258,19 +258,18 @@ impl Run<'_> {
     /// Between the port and `elements` of memory.
     fn transfer(&self, host: *mut u8, elements: u64) -> Result<(), Fault> {
         let mut ports = ports(self.cx)?;
-        let (width, size) = (width(self.size), self.size as usize);
-        for n in 0..elements as usize {
-            let at = host.wrapping_add(n * size);
-            let mut bytes = [0; 8];
-            if self.out {
-                // SAFETY: `piece` found all elements in memory that may be read.
-                unsafe { std::ptr::copy_nonoverlapping(at, bytes.as_mut_ptr(), size) };
-                ports.write(self.port, width, u64::from_le_bytes(bytes));
-            } else {
-                bytes = ports.read(self.port, width).to_le_bytes();
-                // SAFETY: `piece` found all elements in memory that may be written.
-                unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at, size) };
-            }
+        let width = width(self.size);
+        // Through a buffer: the device may itself write to this memory.
+        let mut buffer = [0; PAGE as usize];
+        let bytes = &mut buffer[..(elements * self.size) as usize];
+        if self.out {
+            // SAFETY: `piece` found all elements in memory that may be read, on one page.
+            unsafe { std::ptr::copy_nonoverlapping(host, bytes.as_mut_ptr(), bytes.len()) };
+            ports.write_many(self.port, width, bytes);
+        } else {
+            ports.read_many(self.port, width, bytes);
+            // SAFETY: `piece` found all elements in memory that may be written, on one page.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), host, bytes.len()) };
         }
         Ok(())
     }
