@@ -4,6 +4,7 @@
 
 mod accesses;
 mod exceptions;
+mod floating;
 mod harness;
 mod ladder;
 mod modes;

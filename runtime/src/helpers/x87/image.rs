@@ -1,6 +1,7 @@
 //! The images of the FPU in memory: FSTENV, FLDENV, FSAVE, FRSTOR, FXSAVE, FXRSTOR; FINIT.
 //!
-//! Images are in the protected-mode format (SDM volume 1, 8.1.10 and 10.5.1).
+//! Environments have four formats, by operand size and mode (SDM volume 1, 8.1.10); FXSAVE's image
+//! is in 10.5.1.
 
 use super::memory::{read_extended, write_extended};
 use super::stack::EXCEPTIONS;
@@ -20,9 +21,20 @@ pub fn init(f: &mut X87State) {
     (f.ip, f.dp) = (0, 0);
 }
 
-/// The size of an environment image.
-fn environment_size(short: bool) -> u64 {
-    if short { 14 } else { 28 }
+/// How an environment is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Format {
+    /// 16-bit operand size.
+    pub short: bool,
+    /// Real-address or virtual-8086 mode: linear pointers rather than selectors and offsets.
+    pub linear: bool,
+}
+
+impl Format {
+    /// The size of the image.
+    fn size(self) -> u64 {
+        if self.short { 14 } else { 28 }
+    }
 }
 
 /// The full tag word: 0 valid, 1 zero, 2 special, 3 empty for each physical register.
@@ -55,8 +67,22 @@ fn set_tag_word(f: &mut X87State, word: u16) {
 }
 
 /// The seven words of an environment image.
-fn environment(f: &X87State) -> [u32; 7] {
+fn environment(f: &X87State, format: Format) -> [u32; 7] {
     const ONES: u32 = 0xffff_0000;
+    if format.linear {
+        let linear =
+            |selector: u16, offset: u64| (u32::from(selector) << 4).wrapping_add(offset as u32);
+        let (ip, dp) = (linear(f.cs, f.ip), linear(f.ds, f.dp));
+        return [
+            u32::from(f.control) | ONES,
+            u32::from(f.status_word()) | ONES,
+            u32::from(tag_word(f)) | ONES,
+            ip & 0xffff | ONES,
+            ip >> 16 << 12 | u32::from(f.opcode & 0x7ff),
+            dp & 0xffff | ONES,
+            dp >> 16 << 12,
+        ];
+    }
     [
         u32::from(f.control) | ONES,
         u32::from(f.status_word()) | ONES,
@@ -73,11 +99,11 @@ fn write_environment(
     f: &X87State,
     m: &GuestMemory,
     addr: u64,
-    short: bool,
+    format: Format,
 ) -> Result<(), MemFault> {
-    for (n, word) in environment(f).into_iter().enumerate() {
+    for (n, word) in environment(f, format).into_iter().enumerate() {
         let n = n as u64;
-        if short {
+        if format.short {
             m.write(addr.wrapping_add(2 * n), word as u16)?;
         } else {
             m.write(addr.wrapping_add(4 * n), word)?;
@@ -91,10 +117,10 @@ pub fn store_environment(
     f: &mut X87State,
     m: &GuestMemory,
     addr: u64,
-    short: bool,
+    format: Format,
 ) -> Result<(), MemFault> {
-    m.check(addr, environment_size(short), true)?;
-    write_environment(f, m, addr, short)?;
+    m.check(addr, format.size(), true)?;
+    write_environment(f, m, addr, format)?;
     f.set_control(f.control | EXCEPTIONS);
     Ok(())
 }
@@ -104,13 +130,13 @@ pub fn load_environment(
     f: &mut X87State,
     m: &GuestMemory,
     addr: u64,
-    short: bool,
+    format: Format,
 ) -> Result<(), MemFault> {
-    m.check(addr, environment_size(short), false)?;
+    m.check(addr, format.size(), false)?;
     let mut words = [0u32; 7];
     for (n, word) in words.iter_mut().enumerate() {
         let n = n as u64;
-        *word = if short {
+        *word = if format.short {
             u32::from(m.read::<u16>(addr.wrapping_add(2 * n))?)
         } else {
             m.read(addr.wrapping_add(4 * n))?
@@ -120,6 +146,13 @@ pub fn load_environment(
     f.set_status_word(words[1] as u16);
     f.set_control(words[0] as u16);
     set_tag_word(f, words[2] as u16);
+    if format.linear {
+        let linear = |low: u32, high: u32| u64::from(low & 0xffff | (high >> 12 & 0xffff) << 16);
+        (f.ip, f.cs) = (linear(words[3], words[4]), 0);
+        (f.dp, f.ds) = (linear(words[5], words[6]), 0);
+        f.opcode = words[4] as u16 & 0x7ff;
+        return Ok(());
+    }
     f.ip = u64::from(words[3]);
     f.cs = words[4] as u16;
     // A short image has none, which clears it.
@@ -130,10 +163,10 @@ pub fn load_environment(
 }
 
 /// FNSAVE: the environment and the registers in stack order; then FNINIT.
-pub fn save(f: &mut X87State, m: &GuestMemory, addr: u64, short: bool) -> Result<(), MemFault> {
-    let size = environment_size(short);
+pub fn save(f: &mut X87State, m: &GuestMemory, addr: u64, format: Format) -> Result<(), MemFault> {
+    let size = format.size();
     m.check(addr, size + 80, true)?;
-    write_environment(f, m, addr, short)?;
+    write_environment(f, m, addr, format)?;
     for i in 0..8u8 {
         write_extended(m, addr.wrapping_add(size + 10 * u64::from(i)), f.st(i))?;
     }
@@ -142,10 +175,15 @@ pub fn save(f: &mut X87State, m: &GuestMemory, addr: u64, short: bool) -> Result
 }
 
 /// FRSTOR.
-pub fn restore(f: &mut X87State, m: &GuestMemory, addr: u64, short: bool) -> Result<(), MemFault> {
-    let size = environment_size(short);
+pub fn restore(
+    f: &mut X87State,
+    m: &GuestMemory,
+    addr: u64,
+    format: Format,
+) -> Result<(), MemFault> {
+    let size = format.size();
     m.check(addr, size + 80, false)?;
-    load_environment(f, m, addr, short)?;
+    load_environment(f, m, addr, format)?;
     let tags = f.tags;
     for i in 0..8u8 {
         let v = read_extended(m, addr.wrapping_add(size + 10 * u64::from(i)))?;

@@ -8,6 +8,7 @@ use super::stack::*;
 use super::{Cx, control, convert, fpu, image, unordered_fault};
 use crate::memory::{GuestMemory, MemFault};
 use crate::state::{X87Reg, X87State};
+use crate::system::mode;
 use metaphrase_ir::X87Op;
 
 /// What a load gives: the value and the status flags of loading it.
@@ -18,6 +19,16 @@ type Loaded = (X87Reg, u16);
 pub fn run(cx: &Cx, op: X87Op, addr: u64, pc: u64) {
     if let Err(fault) = instruction(cx, op, addr, pc) {
         cx.fault(fault);
+    }
+}
+
+/// How environments are written where the instruction runs.
+#[cold]
+fn format(cx: &Cx, op: X87Op) -> image::Format {
+    let system = cx.env().memory.paged().is_some();
+    image::Format {
+        short: op.short,
+        linear: system && !mode::level(cx.state()).is_protected(),
     }
 }
 
@@ -32,15 +43,15 @@ fn instruction(cx: &Cx, op: X87Op, addr: u64, pc: u64) -> Result<(), MemFault> {
     let f = &mut state.x87;
     let memory = &cx.env().memory;
     match op.escape << 3 | reg {
-        0o14 => return image::load_environment(f, memory, addr, op.short).map(|_| ()),
+        0o14 => return image::load_environment(f, memory, addr, format(cx, op)).map(|_| ()),
         0o15 => {
             f.set_control(memory.read(addr)?);
             return Ok(());
         }
-        0o16 => return image::store_environment(f, memory, addr, op.short),
+        0o16 => return image::store_environment(f, memory, addr, format(cx, op)),
         0o17 => return memory.write(addr, f.control),
-        0o54 => return image::restore(f, memory, addr, op.short),
-        0o56 => return image::save(f, memory, addr, op.short),
+        0o54 => return image::restore(f, memory, addr, format(cx, op)),
+        0o56 => return image::save(f, memory, addr, format(cx, op)),
         0o57 => return memory.write(addr, f.status_word()),
         0o00..=0o07 => arithmetic(f, reg, Source::F32(memory.read(addr)?)),
         0o20..=0o27 => arithmetic(f, reg, Source::I32(memory.read::<u32>(addr)? as i32)),
