@@ -155,8 +155,10 @@ fn write_cr3(cx: &Cx, value: u64) -> Result<(), Fault> {
     if value >> cx.env().cpu.physical_bits() != 0 && mode::is_long_code(cx.state()) {
         return Err(Fault::gp(0));
     }
+    let before = cx.paged().generation();
     set_cr3(cx, value)?;
-    if !keep {
+    // A new value has flushed already.
+    if !keep && cx.paged().generation() == before {
         cx.paged().flush(false);
     }
     Ok(())
