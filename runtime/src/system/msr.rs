@@ -29,6 +29,8 @@ mod number {
     pub const EBL_CR_POWERON: u32 = 0x2a;
     pub const FEATURE_CONTROL: u32 = 0x3a;
     pub const TSC_ADJUST: u32 = 0x3b;
+    pub const SPEC_CTRL: u32 = 0x48;
+    pub const PRED_CMD: u32 = 0x49;
     pub const BIOS_UPDT_TRIG: u32 = 0x79;
     pub const BIOS_SIGN_ID: u32 = 0x8b;
     pub const SMBASE: u32 = 0x9e;
@@ -66,6 +68,9 @@ const MICROCODE: u64 = 1 << 32;
 /// MDS, page-size machine checks, TAA, SBDR, FBSDP, PSDP, BHI, PBRSB, GDS, RFDS) leaks.
 const NOT_VULNERABLE: u64 = 1 | 0b1111 << 3 | 1 << 8 | 0b111 << 13 | 1 << 20 | 1 << 24 | 0b11 << 26;
 
+/// IA32_ARCH_CAPABILITIES: IA32_SPEC_CTRL.IBRS need only be set once.
+const IBRS_ALL: u64 = 1 << 1;
+
 /// IA32_MISC_ENABLE: limit CPUID's leaves to 2.
 pub(super) const LIMIT_CPUID: u64 = 1 << 22;
 /// IA32_MISC_ENABLE: execute-disable is not offered.
@@ -99,6 +104,7 @@ fn exists(cx: &Cx, n: u32) -> bool {
         SMBASE => cx.sys().smm,
         PLATFORM_INFO => is_64_bit(cx) && system.is_some_and(|s| s.rates.is_some()),
         ARCH_CAPABILITIES => offers(cx, SystemFeatures::ARCH_CAPABILITIES),
+        SPEC_CTRL | PRED_CMD => offers(cx, SystemFeatures::SPEC_CTRL),
         SYSENTER_CS | SYSENTER_ESP | SYSENTER_EIP => knows(cx, Features::SEP),
         MCG_CAP | MCG_STATUS => offers(cx, SystemFeatures::MCA),
         _ if MC_BANKS.contains(&n) => offers(cx, SystemFeatures::MCA),
@@ -152,12 +158,14 @@ fn read(cx: &Cx, n: u32) -> Option<u64> {
         APIC_BASE => msr.apic_base,
         FEATURE_CONTROL => msr.feature_control,
         BIOS_SIGN_ID => MICROCODE,
-        BIOS_UPDT_TRIG => return None,
+        BIOS_UPDT_TRIG | PRED_CMD => return None,
+        SPEC_CTRL => msr.spec_ctrl,
         SMBASE => s.sys.smbase.into(),
         PLATFORM_INFO => {
             let rates = cx.env().system.as_ref().and_then(|s| s.rates)?;
             ((rates.tsc_hz() / 100_000_000) & 0xff) << 8
         }
+        ARCH_CAPABILITIES if offers(cx, SystemFeatures::SPEC_CTRL) => NOT_VULNERABLE | IBRS_ALL,
         ARCH_CAPABILITIES => NOT_VULNERABLE,
         SYSENTER_CS => msr.sysenter_cs,
         SYSENTER_ESP => msr.sysenter_esp,
@@ -248,6 +256,13 @@ fn write(cx: &Cx, n: u32, value: u64) -> Result<(), Refused> {
             only_if(value & !3 == 0)?;
             msr.debugctl = value;
         }
+        SPEC_CTRL => {
+            // IBRS and STIBP.
+            only_if(value & !3 == 0)?;
+            msr.spec_ctrl = value;
+        }
+        // IBPB.
+        PRED_CMD => only_if(value & !1 == 0)?,
         // CTL takes anything, STATUS, ADDR and MISC only take 0.
         _ if MC_BANKS.contains(&n) => {
             only_if(n.is_multiple_of(4) || value == 0)?;

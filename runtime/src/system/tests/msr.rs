@@ -103,12 +103,16 @@ fn values_are_checked() {
         values("max", number, &[0], &[1]);
     }
     // Read-only.
-    for (number, value) in [(0xfe, 0x508), (0x179, 4), (0x10a, 0x0d10_e179), (0x1db, 0)] {
+    for (number, value) in [(0xfe, 0x508), (0x179, 4), (0x10a, 0x0d10_e17b), (0x1db, 0)] {
         let mut bench = Bench::new();
         assert_eq!(read(&mut bench, number), Ok(value), "{number:#x}");
         assert_eq!(write(&mut bench, number, value), Err(GP), "{number:#x}");
     }
+    values("max", 0x48, &[0, 3], &[4, 1 << 63]);
     let mut bench = Bench::new();
+    assert_eq!(write(&mut bench, 0x49, 1), Ok(0));
+    assert_eq!(write(&mut bench, 0x49, 2), Err(GP));
+    assert_eq!(read(&mut bench, 0x49), Err(GP), "write-only");
     write(&mut bench, 0x8b, 0).unwrap();
     assert_eq!(read(&mut bench, 0x8b), Ok(1 << 32), "microcode revision");
     assert_eq!(write(&mut bench, 0x79, 0x1234), Ok(0));
@@ -143,6 +147,8 @@ fn registers_come_with_their_features() {
         ("max,-rdtscp", 0xc000_0103, true),
         ("max,-tsc_adjust", 0x3b, false),
         ("max,-arch_capabilities", 0x10a, false),
+        ("max,-spec_ctrl", 0x48, false),
+        ("x86-64-v1", 0x48, true),
         ("max,-sep", 0x174, false),
         ("max", 0xce, false),
         ("max", 0x1b, false),
