@@ -156,30 +156,35 @@ impl Paged {
         }
     }
 
-    /// A number that changes whenever a linear address may have come to mean another physical one,
-    /// or another right: whoever remembers more than `Paged` does compares it. (A change of the
-    /// privilege level alone is none.)
+    /// A number that changes whenever code that was found at a linear address may have come to be
+    /// elsewhere, or to have other rights: whoever remembers where code is compares it. (A change
+    /// of the privilege level alone is none.)
     pub fn generation(&self) -> u64 {
         self.generation.get()
     }
 
-    fn remapped(&self) {
-        self.generation.set(self.generation.get().wrapping_add(1));
+    /// Code has moved, if so it is.
+    fn remapped(&self, code: bool) {
+        let step = u64::from(code);
+        self.generation
+            .set(self.generation.get().wrapping_add(step));
     }
 
     /// Drops the translations of the page that holds `linear`, global ones too (INVLPG).
     pub fn flush_page(&self, linear: u64) {
-        let large = self.tlb.flush_page(self.cut(linear));
+        let (large, code) = self.tlb.flush_page(self.cut(linear));
         self.count(|s| {
             s.flushes_page += 1;
             s.flushes_large += u64::from(large);
         });
-        self.remapped();
+        self.remapped(code);
     }
 
     /// Drops translations: all, or (`global` false) all that are not global.
     pub fn flush(&self, global: bool) {
-        self.tlb.flush(global);
+        let Some(code) = self.tlb.flush(global) else {
+            return;
+        };
         self.count(|s| {
             if global {
                 s.flushes += 1;
@@ -187,7 +192,7 @@ impl Paged {
                 s.flushes_non_global += 1;
             }
         });
-        self.remapped();
+        self.remapped(code);
     }
 
     /// Notes that `len` bytes from physical address `addr` on, all on one page, were translated:

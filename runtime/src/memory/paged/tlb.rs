@@ -129,6 +129,50 @@ pub(super) struct Tlb {
     code: Box<[Cell<CodeEntry>]>,
     /// The first and last linear address of larger pages that entries are parts of.
     large: Cell<(u64, u64)>,
+    /// The pages that code was found on since they were flushed: global ones and others.
+    code_pages: [PageSet; 2],
+    /// Whether anything was filled in since the last flush.
+    filled: Cell<bool>,
+}
+
+/// A set of pages that may have more members than were put in.
+struct PageSet(Box<[Cell<u64>]>);
+
+impl std::fmt::Debug for PageSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PageSet")
+    }
+}
+
+impl PageSet {
+    const BITS: u64 = 8192;
+
+    fn new() -> PageSet {
+        PageSet(vec![Cell::new(0); PageSet::BITS as usize / 64].into())
+    }
+
+    fn bit(&self, linear: u64) -> (&Cell<u64>, u64) {
+        let n = linear / PAGE;
+        let n = (n ^ (n >> 13)) % PageSet::BITS;
+        (&self.0[n as usize / 64], 1 << (n % 64))
+    }
+
+    fn insert(&self, linear: u64) {
+        let (word, bit) = self.bit(linear);
+        word.set(word.get() | bit);
+    }
+
+    fn contains(&self, linear: u64) -> bool {
+        let (word, bit) = self.bit(linear);
+        word.get() & bit != 0
+    }
+
+    /// Empties it. Whether there was anything.
+    fn clear(&self) -> bool {
+        self.0
+            .iter()
+            .fold(false, |any, word| any | (word.take() != 0))
+    }
 }
 
 /// The place of a page in its table.
@@ -152,6 +196,8 @@ impl Tlb {
             used: vec![Cell::new(0); total / 64].into_boxed_slice(),
             code: vec![Cell::new(NO_CODE); CODE_ENTRIES].into_boxed_slice(),
             large: Cell::new(NO_LARGE),
+            code_pages: [PageSet::new(), PageSet::new()],
+            filled: Cell::new(false),
         }
     }
 
@@ -197,6 +243,7 @@ impl Tlb {
         };
         let at = self.at(class, page);
         self.entries[at].set(entry);
+        self.filled.set(true);
         let used = &self.used[at / 64];
         used.set(used.get() | 1 << (at % 64));
         self.note_large(page, found.shift);
@@ -241,6 +288,8 @@ impl Tlb {
             phys: found.phys,
             flags: found.flags(),
         });
+        self.filled.set(true);
+        self.code_pages[usize::from(found.global)].insert(page);
         self.note_large(page, found.shift);
     }
 
@@ -261,22 +310,30 @@ impl Tlb {
         }
     }
 
-    /// Empties everything, or all that is not global.
-    pub(super) fn flush(&self, global: bool) {
+    /// Empties everything, or all that is not global. `None` if there was nothing to do; else
+    /// whether code was found on any page that is flushed.
+    pub(super) fn flush(&self, global: bool) -> Option<bool> {
+        let filled = self.filled.take();
+        if !global && !filled {
+            return None;
+        }
         self.sweep(|e, _| (!global && e.phys & flag::GLOBAL != 0).then_some(e));
         for cell in &self.code {
             if global || cell.get().flags & flag::GLOBAL == 0 {
                 cell.set(NO_CODE);
             }
         }
+        let mut code = self.code_pages[0].clear();
         if global {
             self.large.set(NO_LARGE);
+            code |= self.code_pages[1].clear();
         }
+        Some(code)
     }
 
     /// Drops the page of `linear`. Whether entries had to be looked through for parts of the same
-    /// larger page.
-    pub(super) fn flush_page(&self, linear: u64) -> bool {
+    /// larger page, and whether code may have been found on what is flushed.
+    pub(super) fn flush_page(&self, linear: u64) -> (bool, bool) {
         let page = linear & !(PAGE - 1);
         for class in CLASSES {
             let at = self.at(class, linear);
@@ -293,7 +350,8 @@ impl Tlb {
         }
         let (low, high) = self.large.get();
         if !(low..=high).contains(&linear) {
-            return false;
+            let code = self.code_pages.iter().any(|set| set.contains(linear));
+            return (false, code);
         }
         self.sweep(|e, page| (!is_within(page, e.phys, linear)).then_some(e));
         for cell in &self.code {
@@ -302,7 +360,7 @@ impl Tlb {
                 cell.set(NO_CODE);
             }
         }
-        true
+        (true, true)
     }
 
     /// Compiled code may no longer write to that physical page.

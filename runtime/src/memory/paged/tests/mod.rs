@@ -1,5 +1,6 @@
 //! Tests of paged memory.
 
+mod code;
 mod identity;
 mod model;
 mod walks;
