@@ -326,6 +326,23 @@ fn long_mode_takes_stacks_from_the_tss() {
 }
 
 #[test]
+fn long_mode_stacks_must_lie_in_the_tss() {
+    for (vector, ist, last) in [(0x30, 0, 11), (0x31, 7, 91)] {
+        let mut g = Guest::long();
+        handle_long(&g, vector, 0x1000, ist);
+        let at = IDT + 16 * u64::from(vector);
+        g.put(at, g.get(at) | 3 << 45);
+        g.put(TSS + u64::from(last) - 7, 0x9000);
+        g.level(3);
+        g.state.sys.tr.limit = last - 1;
+        assert_eq!(int(&mut g, vector), Err(Fault::ts(TSS_SEL.into())));
+        g.state.sys.tr.limit = last;
+        int(&mut g, vector).unwrap();
+        assert_eq!(g.state.gpr[4], 0x8fd8);
+    }
+}
+
+#[test]
 fn long_mode_returns_to_compatibility_code() {
     let mut g = Guest::long();
     g.state.gpr[4] = 0x8000;

@@ -2,6 +2,7 @@
 //! and the virtual interrupts of virtual-8086 mode.
 
 use super::*;
+use crate::memory::paged::Rights;
 use metaphrase_ir::sysflags;
 
 const DIRECTORY: u64 = 0x2_0000;
@@ -142,6 +143,52 @@ fn a_page_fault_that_cannot_be_delivered_is_a_double_fault() {
     assert_eq!(g.get32(0x9ffc), 0);
     assert_eq!(g.get32(TSS + 0x20), 0x7777);
     assert_eq!(g.state.sys.activity, Activity::Running);
+}
+
+#[test]
+fn a_page_fault_during_another_exception_comes_in_its_place() {
+    let mut g = Guest::paged();
+    // The gate of #GP is the last on a page that is not there, and that of #PF behind it.
+    g.map(ABSENT - PAGE, 0);
+    g.map(ABSENT, PRESENT | WRITABLE);
+    g.cx().paged().flush(true);
+    g.state.sys.idtr.base = ABSENT - 14 * 8;
+    g.put(ABSENT, gate(CODE0, 0x5000, present(14, 0), 0));
+    g.state.gpr[4] = 0x1_0000;
+    g.state.rip = 0x7777;
+    let event = Event {
+        fault: Fault::gp(0x40),
+        source: Source::Exception,
+    };
+    assert_eq!(interrupt::deliver(&g.cx(), event), Delivered::Handler);
+    assert_eq!(g.state.sys.cr2, ABSENT - 8);
+    assert_eq!(g.state.gpr[4], 0xfff0);
+    assert_eq!((g.get32(0xfff0), g.get32(0xfff4)), (0, 0x7777));
+}
+
+#[test]
+fn a_task_brings_its_address_space() {
+    const OTHER: u64 = 0x2_2000;
+    let mut g = Guest::paged();
+    // The same but for one page.
+    for n in 0..64 {
+        g.put32(OTHER + 0x1000 + 4 * n, (n * PAGE) as u32 | 3);
+    }
+    g.put32(OTHER + 0x1000 + 4 * (USER_PAGE / PAGE), 0xc003);
+    g.put32(OTHER, (OTHER + 0x1000) as u32 | 3);
+    g.define(FREE, descriptor(0x6000, 0x67, present(9, 0)));
+    g.put32(0x601c, OTHER as u32);
+    g.put32(0x6024, 2);
+    for n in 0..6 {
+        let selector = if n == 1 { CODE0 } else { DATA0 };
+        g.put32(0x6048 + 4 * n, selector.into());
+    }
+    g.put32(0xc000, 0x1234_5678);
+    g.run(op(SystemKind::JmpFar, 4, 0, 0), FREE.into(), 0)
+        .unwrap();
+    assert_eq!(g.state.sys.cr3, OTHER);
+    let seen = g.cx().paged().read_as::<u32>(Rights::Current, USER_PAGE);
+    assert_eq!(seen, Ok(0x1234_5678));
 }
 
 /// In virtual-8086 mode with the extensions and the redirection bitmap.

@@ -164,6 +164,14 @@ fn system_bases_have_64_bits_in_ia32e_mode() {
     g.define(FREE, descriptor(0x9abc_def0, 0x67, present(9, 0)));
     g.put(GDT + u64::from(FREE) + 8, 0x8123);
     assert_eq!(g.run(ltr, FREE.into(), 0), Err(Fault::gp(FREE.into())));
+    // All sixteen bytes must be in the table.
+    g.put(GDT + u64::from(FREE) + 8, 0);
+    for (limit, outcome) in [(14, Err(Fault::gp(FREE.into()))), (15, Ok(0))] {
+        g.state.sys.gdtr.limit = FREE + limit;
+        assert_eq!(g.run(ltr, FREE.into(), 0), outcome, "limit {limit}");
+    }
+    g.state.sys.gdtr.limit = 0xfff;
+    g.define(FREE, descriptor(0, 0x67, present(9, 0)));
     // Something else's type where zeros must be.
     g.define(FREE + 8, descriptor(0, 0, present(2, 0)));
     assert_eq!(g.run(ltr, FREE.into(), 0), Err(Fault::gp(FREE.into())));

@@ -199,6 +199,24 @@ fn a_call_nests_tasks_and_iret_goes_back() {
 }
 
 #[test]
+fn a_nested_task_returns_only_to_a_busy_task_that_is_there() {
+    let mut g = Guest::protected();
+    g.state.sysflags |= sysflags::NT;
+    let free = u32::from(FREE);
+    for (link, attributes, fault) in [
+        (FREE, present(9, 0), Fault::ts(free)),
+        (FREE, 11, Fault::np(free)),
+        (FREE | 4, present(11, 0), Fault::ts(free | 4)),
+        (0x1000, 0, Fault::ts(0x1000)),
+    ] {
+        g.define(FREE, descriptor(0x5000, 0x67, attributes));
+        g.put16(TSS, link);
+        let iret = op(SystemKind::Iret, 4, 0, 0);
+        assert_eq!(g.run(iret, 0, 0), Err(fault), "{attributes:#x}");
+    }
+}
+
+#[test]
 fn a_jump_leaves_no_way_back() {
     let mut g = Guest::protected();
     other_task(&g);
@@ -249,9 +267,9 @@ fn the_t_flag_traps_before_the_new_task() {
     assert_eq!(g.get32(0x9ff4), 0x4444);
 }
 
-#[test]
-fn tasks_of_16_bits() {
-    let mut g = Guest::protected();
+/// With a 16-bit TSS at 0x5000.
+fn task16() -> Guest {
+    let g = Guest::protected();
     g.define(FREE, descriptor(0x5000, 0x2b, present(1, 0)));
     g.put16(0x500e, 0x4444);
     g.put16(0x5010, 0x202);
@@ -259,10 +277,25 @@ fn tasks_of_16_bits() {
     for n in 0..4 {
         g.put16(0x5022 + 2 * n, if n == 1 { CODE0 } else { DATA0 });
     }
+    g
+}
+
+#[test]
+fn tasks_of_16_bits() {
+    let mut g = task16();
     call(&mut g, 4, FREE, 0).unwrap();
     assert_eq!((g.state.rip, g.state.gpr[4]), (0x4444, 0xa000));
     assert_eq!(g.state.sys.seg_attr[4], 0);
     assert_eq!(g.state.rflags(), 0x4202);
+    // Its error codes are words.
+    let mut g = task16();
+    g.put(IDT + 8 * 13, gate(FREE, 0, present(5, 0), 0));
+    let event = Event {
+        fault: Fault::gp(0x50),
+        source: Source::Exception,
+    };
+    assert_eq!(interrupt::deliver(&g.cx(), event), Delivered::Handler);
+    assert_eq!((g.state.gpr[4], g.get16(0x9ffe)), (0x9ffe, 0x50));
     g.define(FREE + 8, descriptor(0x5000, 0x2a, present(1, 0)));
     let short = Err(Fault::ts(u32::from(FREE) + 8));
     assert_eq!(jmp(&mut g, 4, FREE + 8, 0), short);
