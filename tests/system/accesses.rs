@@ -402,3 +402,38 @@ fn real_mode_offsets_end_at_64_kilobytes() {
         guest.run(|m| assert_eq!(word(m, 0x600), at << 16 | 13));
     }
 }
+
+#[test]
+fn sixteen_bit_segments_of_protected_mode_end_at_64_kilobytes() {
+    const SHORT: u64 = 0xa000;
+    // JMP CODE16:SHORT.
+    let jump = assemble(32, CODE, |a| {
+        let at = SHORT.to_le_bytes();
+        a.db(&[0xea, at[0], at[1], 0, 0, sel::CODE16 as u8, 0])
+            .unwrap();
+    });
+    let before: Write<'_> = &|a| {
+        a.mov(ax, u32::from(sel::DATA16)).unwrap();
+        a.mov(ds, ax).unwrap();
+        a.mov(cx, word_ptr(0xfffe)).unwrap();
+        a.mov(ebx, 0xffffu32).unwrap();
+    };
+    let accesses: [Write<'_>; 3] = [
+        &|a| a.mov(dx, word_ptr(bx)).unwrap(),
+        &|a| a.mov(dl, byte_ptr(ebx + 1)).unwrap(),
+        // JMP with a 32-bit operand size, 64 KiB on.
+        &|a| a.db(&[0x66, 0xe9, 0, 0, 1, 0]).unwrap(),
+    ];
+    for access in accesses {
+        let at = SHORT as u32 + assemble(16, SHORT, before).len() as u32;
+        let short = assemble(16, SHORT, |a| {
+            before(a);
+            access(a);
+        });
+        protected(jump.clone(), &[]).with(SHORT, short).run(|m| {
+            let r = Record::of(m);
+            let found = (r.vector, r.error, r.ip, r.cs);
+            assert_eq!(found, (13, 0, at, sel::CODE16.into()), "{r:x?}");
+        });
+    }
+}
