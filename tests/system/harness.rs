@@ -3,12 +3,13 @@
 use iced_x86::code_asm::CodeAssembler;
 use metaphrase_devices::Bus;
 use metaphrase_runtime::machine::Parts;
+use metaphrase_runtime::machine::lockstep::{Compared, compare};
 use metaphrase_runtime::memory::PhysMemory;
 use metaphrase_runtime::{CpuModel, CpuState, Engine, Machine, MachineStop, Options};
 use std::rc::Rc;
 
 /// Bytes of RAM from address 0 on that every guest has.
-pub const RAM: u64 = 16 << 20;
+pub const RAM: u64 = 8 << 20;
 
 /// Where code starts, unless a test says otherwise.
 pub const CODE: u64 = 0x8000;
@@ -16,7 +17,10 @@ pub const CODE: u64 = 0x8000;
 /// Guest instructions after which a guest counts as hanging.
 pub const BUDGET: u64 = 10_000_000;
 
-/// The engines and tiers that every guest runs in, with their names.
+/// The instructions between two comparisons in lock step.
+const CHUNKS: [u64; 3] = [1, 7, 1000];
+
+/// The engines and tiers that every guest runs in, with their names; the interpreter first.
 pub fn engines() -> Vec<(&'static str, Options)> {
     let jit = Options {
         engine: Engine::Jit,
@@ -61,7 +65,10 @@ pub fn assemble(bits: u32, base: u64, write: impl FnOnce(&mut CodeAssembler)) ->
 /// What sets registers.
 type Setup = Rc<dyn Fn(&mut CpuState)>;
 
-/// A guest: pieces of memory, and the registers that it starts with.
+/// What connects devices.
+type Wiring = Rc<dyn Fn(&mut Parts)>;
+
+/// A guest: pieces of memory, the registers that it starts with, and its devices.
 #[derive(Clone, Default)]
 pub struct Guest {
     /// Bytes by physical address; later ones win.
@@ -70,6 +77,8 @@ pub struct Guest {
     pub setups: Vec<Setup>,
     /// What makes its ports; none otherwise.
     pub ports: Option<fn() -> Bus>,
+    /// What connects devices.
+    pub wirings: Vec<Wiring>,
 }
 
 impl Guest {
@@ -77,8 +86,7 @@ impl Guest {
     pub fn real(code: Vec<u8>) -> Guest {
         Guest {
             pieces: vec![(CODE, code)],
-            setups: Vec::new(),
-            ports: None,
+            ..Guest::default()
         }
     }
 
@@ -94,6 +102,12 @@ impl Guest {
         self
     }
 
+    /// Devices.
+    pub fn wire(mut self, wire: impl Fn(&mut Parts) + 'static) -> Guest {
+        self.wirings.push(Rc::new(wire));
+        self
+    }
+
     /// A machine with the guest in it.
     pub fn machine(&self, options: Options) -> Machine {
         let mut memory = PhysMemory::new();
@@ -105,25 +119,40 @@ impl Guest {
         if let Some(ports) = self.ports {
             parts.ports = ports();
         }
+        for wire in &self.wirings {
+            wire(&mut parts);
+        }
         let mut machine = Machine::new(parts).expect("a machine");
+        self.registers(&mut machine);
+        machine
+    }
+
+    /// Gives the machine the registers that the guest starts with.
+    pub fn registers(&self, machine: &mut Machine) {
         let s = machine.state_mut();
         (s.seg_sel[1], s.seg_base[1], s.rip) = (0, 0, CODE);
         for set in &self.setups {
             set(s);
         }
         machine.touch();
-        machine
     }
 
     /// Runs in every engine to the first HLT with interrupts off, has `check` look at it, and
-    /// compares instruction count and digest between the engines.
+    /// compares instruction count and digest between the engines; then runs every compiled engine
+    /// in lock step with the interpreter.
     pub fn run(&self, check: impl Fn(&Machine)) {
         self.run_to(MachineStop::Halted, check);
     }
 
     /// The same, to another stop.
     pub fn run_to(&self, end: MachineStop, check: impl Fn(&Machine)) {
-        let mut first = None;
+        let instructions = self.run_in_turn(end, check);
+        self.run_in_lock_step(end, instructions);
+    }
+
+    /// Runs in one engine after the other. The number of instructions.
+    pub fn run_in_turn(&self, end: MachineStop, check: impl Fn(&Machine)) -> u64 {
+        let mut first: Option<(u64, u64)> = None;
         for (name, options) in engines() {
             let mut machine = self.machine(options);
             let stop = machine.run(BUDGET).expect("the engine goes on");
@@ -141,6 +170,28 @@ impl Guest {
             let outcome = (machine.instructions(), machine.digest());
             let expected = *first.get_or_insert(outcome);
             assert_eq!(outcome, expected, "{name} differs from the interpreter");
+        }
+        first.map_or(0, |(instructions, _)| instructions)
+    }
+
+    /// Runs every compiled engine side by side with the interpreter, for about that many
+    /// instructions.
+    pub fn run_in_lock_step(&self, end: MachineStop, instructions: u64) {
+        let all = engines();
+        let (_, interpreter) = &all[0];
+        for (name, options) in &all[1..] {
+            // Chunks that are longer than the guest do what the last one did.
+            let useful = |&chunk: &u64| chunk == 1 || chunk < instructions;
+            for chunk in CHUNKS.into_iter().filter(useful) {
+                let mut first = self.machine(interpreter.clone());
+                let mut second = self.machine(options.clone());
+                let outcome = compare(&mut first, &mut second, BUDGET, chunk);
+                assert_eq!(
+                    outcome.expect("the engines go on"),
+                    Compared::Agreed(end),
+                    "{name}, {chunk} instructions at a time"
+                );
+            }
         }
     }
 }

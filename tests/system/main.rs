@@ -3,8 +3,11 @@
 //! number of instructions.
 
 mod accesses;
+mod contexts;
+mod delivery;
 mod exceptions;
 mod floating;
+mod fuzz;
 mod harness;
 mod ladder;
 mod modes;

@@ -18,6 +18,8 @@ pub const STUB: u64 = 16;
 pub const HANDLER: u64 = 0x5800;
 /// What the handler records: see [`Record`].
 pub const RECORD: u64 = 0x600;
+/// The top of the stack of the levels above 0.
+pub const USER_STACK: u64 = 0x6800;
 /// The top of the stack of level 0.
 pub const STACK: u64 = 0x7000;
 /// The top of the stack that level 0 has after a change of level.
@@ -45,8 +47,30 @@ pub mod sel {
     pub const CODE16: u16 = 0x48;
     /// 16-bit data of level 0.
     pub const DATA16: u16 = 0x50;
+    /// The first of four entries for each level: 16-bit code, 32-bit code, 64-bit code, data.
+    const LEVELS: u16 = 0x58;
     /// The first that tests may fill in.
-    pub const FREE: u16 = 0x58;
+    pub const FREE: u16 = 0xd8;
+
+    /// 16-bit code of a level.
+    pub const fn code16(cpl: u8) -> u16 {
+        LEVELS + cpl as u16 * 0x21
+    }
+
+    /// 32-bit code of a level.
+    pub const fn code32(cpl: u8) -> u16 {
+        code16(cpl) + 8
+    }
+
+    /// 64-bit code of a level.
+    pub const fn code64(cpl: u8) -> u16 {
+        code16(cpl) + 0x10
+    }
+
+    /// Data of a level.
+    pub const fn data(cpl: u8) -> u16 {
+        code16(cpl) + 0x18
+    }
 }
 
 /// A segment descriptor; `access` is its byte 5, `flags` the high half of byte 6.
@@ -62,7 +86,7 @@ pub fn descriptor(base: u32, limit: u32, access: u8, flags: u8) -> u64 {
 
 /// The GDT that all guests share.
 pub fn gdt() -> Vec<u64> {
-    vec![
+    let mut table = vec![
         0,
         descriptor(0, 0xfffff, 0x9b, 0xc),
         descriptor(0, 0xfffff, 0x93, 0xc),
@@ -74,7 +98,20 @@ pub fn gdt() -> Vec<u64> {
         0,
         descriptor(0, 0xffff, 0x9b, 0),
         descriptor(0, 0xffff, 0x93, 0),
-    ]
+    ];
+    for level in 0..4 {
+        let code = 0x9b | level << 5;
+        table.push(descriptor(0, 0xffff, code, 0));
+        table.push(descriptor(0, 0xfffff, code, 0xc));
+        table.push(descriptor(0, 0xfffff, code, 0xa));
+        table.push(descriptor(0, 0xfffff, 0x93 | level << 5, 0xc));
+    }
+    table
+}
+
+/// One more entry of the GDT, as a piece of memory.
+pub fn entry(selector: u16, raw: u64) -> (u64, Vec<u8>) {
+    (GDT + u64::from(selector & !7), raw.to_le_bytes().to_vec())
 }
 
 /// A 32-bit gate: type and level in `access` (0x8e: interrupt, 0x8f: trap, 0x85: task).
@@ -117,12 +154,50 @@ fn handlers32() -> Vec<(u64, Vec<u8>)> {
     }
     // Through SS: from virtual-8086 mode the other segments come empty.
     let common = assemble(32, HANDLER, |a| {
+        // Out of virtual-8086 mode DS comes null.
+        a.push(eax).unwrap();
+        a.mov(eax, u32::from(sel::DATA)).unwrap();
+        a.mov(ds, eax).unwrap();
+        a.pop(eax).unwrap();
         for n in 0..5 {
             a.pop(dword_ptr(RECORD + 4 * n).ss()).unwrap();
         }
         a.mov(eax, cr2).unwrap();
         a.mov(dword_ptr(RECORD + 20).ss(), eax).unwrap();
         a.mov(dword_ptr(RECORD + 24).ss(), esp).unwrap();
+        a.hlt().unwrap();
+    });
+    out.push((HANDLER, common));
+    out
+}
+
+/// The same in real mode.
+fn handlers16() -> Vec<(u64, Vec<u8>)> {
+    let mut out = Vec::new();
+    for vector in 0..64u8 {
+        let at = STUBS + STUB * u64::from(vector);
+        let stub = assemble(16, at, |a| {
+            a.push(-1i32).unwrap();
+            a.push(i32::from(vector)).unwrap();
+            a.jmp(HANDLER).unwrap();
+        });
+        out.push((at, stub));
+        let pointer = (at as u32).to_le_bytes();
+        out.push((4 * u64::from(vector), pointer.to_vec()));
+    }
+    let common = assemble(16, HANDLER, |a| {
+        a.xor(ax, ax).unwrap();
+        a.mov(ds, ax).unwrap();
+        for n in 0..5 {
+            a.pop(ax).unwrap();
+            if n < 2 {
+                a.movsx(eax, ax).unwrap();
+            } else {
+                a.movzx(eax, ax).unwrap();
+            }
+            a.mov(dword_ptr(RECORD + 4 * n), eax).unwrap();
+        }
+        a.mov(dword_ptr(RECORD + 24), esp).unwrap();
         a.hlt().unwrap();
     });
     out.push((HANDLER, common));
@@ -190,9 +265,27 @@ impl Record {
             esp: word(6),
         }
     }
+
+    /// Word `n` of the stack behind what was recorded, on a flat stack; they are 4 or 8 bytes wide.
+    pub fn stack(&self, machine: &metaphrase_runtime::Machine, n: u64, width: u64) -> u32 {
+        crate::harness::word(machine, u64::from(self.esp) + n * width)
+    }
 }
 
 impl Guest {
+    /// Real mode with handlers.
+    pub fn real_handled(code: Vec<u8>) -> Guest {
+        let mut guest = Guest::real(code).setup(|s| s.gpr[4] = STACK);
+        guest.pieces.extend(handlers16());
+        guest
+    }
+
+    /// An entry of the GDT.
+    pub fn entry(mut self, selector: u16, raw: u64) -> Guest {
+        self.pieces.push(entry(selector, raw));
+        self
+    }
+
     /// 32-bit protected mode, level 0, paging off, with tables and handlers.
     pub fn protected(code: Vec<u8>) -> Guest {
         let mut idt = Vec::new();

@@ -88,8 +88,9 @@ impl Paged {
         let pieces = self.pieces(self.class(), linear, len, Access::Write)?;
         for piece in &pieces {
             if piece.len > 0 && self.phys.has_code(piece.phys / PAGE) {
-                if self.phys.hits_code(piece.phys, piece.len) {
-                    return Err(Refused::Code(piece.linear));
+                // Of a long write, the place: only the code there goes.
+                if let Some(hit) = self.phys.first_code(piece.phys, piece.len) {
+                    return Err(Refused::Code(piece.linear + (hit - piece.phys)));
                 }
                 self.count(|s| s.writes_beside_code += 1);
             }

@@ -241,7 +241,7 @@ impl PhysMemory {
         for range in self.ranges.iter().filter(|r| !r.rom) {
             for at in (0..range.len).step_by(PAGE as usize) {
                 self.read_bytes(range.start + at, &mut bytes);
-                if bytes.iter().any(|&b| b != 0) {
+                if bytes != [0; PAGE as usize] {
                     (range.start + at).hash(hasher);
                     bytes.hash(hasher);
                 }
@@ -282,6 +282,13 @@ impl PhysMemory {
     pub fn hits_code(&self, addr: u64, len: u64) -> bool {
         self.code(addr)
             .is_some_and(|code| code.load(Ordering::Relaxed) & pieces(addr, len) != 0)
+    }
+
+    /// The first of those bytes that does.
+    pub(super) fn first_code(&self, addr: u64, len: u64) -> Option<u64> {
+        let hit = self.code(addr)?.load(Ordering::Relaxed) & pieces(addr, len);
+        let piece = (addr & !(PAGE - 1)) + u64::from(hit.trailing_zeros()) * CODE_GRAIN;
+        (hit != 0).then(|| piece.max(addr))
     }
 
     /// Notes that the translations of page number `page` are gone.
