@@ -9,7 +9,7 @@ use metaphrase_runtime::{CpuModel, CpuState, Engine, Machine, MachineStop, Optio
 use std::rc::Rc;
 
 /// Bytes of RAM from address 0 on that every guest has.
-pub const RAM: u64 = 8 << 20;
+pub const RAM: u64 = 16 << 20;
 
 /// Where code starts, unless a test says otherwise.
 pub const CODE: u64 = 0x8000;
