@@ -32,6 +32,9 @@ pub struct Compiler {
     work: Work,
 }
 
+/// How often a region is compiled with fewer and fewer state maps before it does without.
+const ATTEMPTS: usize = 3;
+
 /// What is thrown away after a failure.
 struct Work {
     cx: Context,
@@ -133,20 +136,18 @@ impl Compiler {
         let mut without = HashSet::new();
         let faults = self.options.memory == MemoryModel::Window;
         if self.options.cold_maps && (resume::CAN_CHECK || !faults) {
-            let (compiled, failed) = self.compile_once(region, slot_base)?;
-            if failed.is_empty() {
-                return Ok(compiled);
-            }
-            without.extend(failed);
-            let mut partly = region.clone();
-            passes::unmap(&mut partly, |v| without.contains(&v));
-            let (compiled, failed) = self.compile_once(&partly, slot_base)?;
-            if failed.is_empty() {
-                let spelled_out = without.len() as u32;
-                return Ok(CompiledRegion {
-                    spelled_out,
-                    ..compiled
-                });
+            for _ in 0..ATTEMPTS {
+                let mut partly = region.clone();
+                passes::unmap(&mut partly, |v| without.contains(&v));
+                let (compiled, failed) = self.compile_once(&partly, slot_base)?;
+                if failed.is_empty() {
+                    let spelled_out = without.len() as u32;
+                    return Ok(CompiledRegion {
+                        spelled_out,
+                        ..compiled
+                    });
+                }
+                without.extend(failed);
             }
         }
         let mut plain = region.clone();

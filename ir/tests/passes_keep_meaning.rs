@@ -214,3 +214,55 @@ fn text_round_trips() {
         );
     }
 }
+
+/// A loop that adds to the low lane of XMM1 (as integers: the evaluator has no floats) while the
+/// vector as a whole is only in a state map and at the exit.
+const LANES: &str = "\
+region pc 0x1000 code64
+guest @0 +0x0 len 4 fuel 2
+guest @1 +0x4 len 4 fuel 1
+block0:
+    v1 = getreg.v128 xmm1 ; @0
+    v2 = getreg.i64 rax ; @0
+    br block1(v1, v2) ; @0
+block1(v3: v128, v4: i64):
+    v5 = load.i64 data v4 [xmm1: v3] ; @0
+    v6 = vget.f64 f64x2 0 v3 ; @0
+    v7 = bitcast.i64 v6 ; @0
+    v8 = add.i64 v7, v5 ; @0
+    v9 = bitcast.f64 v8 ; @0
+    v10 = vset.f64 f64x2 0 v3, v9 ; @0
+    v11 = iconst.i64 0x8 ; @0
+    v12 = add.i64 v4, v11 ; @0
+    v13 = iconst.i64 0xff8 ; @0
+    v14 = and.i64 v12, v13 ; @0
+    v15 = iconst.i64 0x0 ; @0
+    v16 = icmp.i64 ne v14, v15 ; @0
+    brif v16, block1(v10, v12), block2 ; @1
+block2:
+    setreg.v128 xmm1, v10 ; @1
+    setreg.i64 rax, v12 ; @1
+    exit_jump +0x8 ; @1
+";
+
+#[test]
+fn lanes_of_loops_are_carried_alone() {
+    let before = parse(LANES).expect("a region");
+    let set = PassSet {
+        lanes: true,
+        verify: true,
+        ..PassSet::NONE
+    };
+    check(&before, &set, "lanes", 0);
+    let mut after = before.clone();
+    passes::run(&mut after, &set).expect("valid");
+    let types: Vec<Type> = after.blocks[1]
+        .params
+        .iter()
+        .map(|&p| after.ty(p))
+        .collect();
+    assert_eq!(types, [Type::V128, Type::I64, Type::F64], "{after}");
+    let chain = after.blocks[1].insts.iter();
+    let gets = chain.filter(|&&v| after.inst(v).op == Op::VGet).count();
+    assert_eq!(gets, 0, "the lane is at hand\n{after}");
+}

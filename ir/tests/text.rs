@@ -28,6 +28,12 @@ fn errors_name_the_line() {
         ("block2:", "expected block1"),
         ("exit_ijump v5", "v5 is not defined"),
         (
+            "v1 = load.i64 data v2 [rcx: v3, rax: v4]",
+            "the registers of a state map ascend",
+        ),
+        ("fence [rax: v1]", "expected a word at \"[rax: v1]\""),
+        ("v1 = load.i64 data v2 [rax: v3", "expected ] at \"\""),
+        (
             "v1 = iconst.i8 0x0\nv1 = iconst.i8 0x0",
             "v1 is defined twice",
         ),

@@ -284,3 +284,25 @@ fn dominance() {
         "v1 is not defined",
     );
 }
+
+#[test]
+fn state_maps_hold_registers_of_their_types() {
+    line_breaks("v1 = load.i64 data v93 [rax: v92]", "v92 is i32");
+    assert!(
+        errors(
+            "block0:\n    v1 = iconst.i64 0x1\n    v2 = vconst 0x1\n    \
+             store.i64 data v1, v1 [rax: v1, xmm0: v2]\n    exit_halt\n"
+        )
+        .is_empty()
+    );
+    let mut region = valid();
+    let text =
+        "block0:\n    v1 = iconst.i64 0x1\n    v2 = load.i64 data v1 [rax: v1]\n    exit_halt\n";
+    for mask in [0, 1 << 127] {
+        region = parse(&format!("{HEAD}{text}")).expect("a region");
+        region.state_maps[0] = mask;
+        assert!(!errors_of(&region).is_empty(), "{mask:#x}");
+    }
+    region.state_maps.clear();
+    assert!(!errors_of(&region).is_empty());
+}

@@ -44,6 +44,7 @@ pub struct State {
     pub xmm: [u128; 16],
     pub ymm_hi: [u128; 16],
     pub helper_v: [u128; 4],
+    pub others: [u64; 16],
 }
 
 pub fn layout() -> StateLayout {
@@ -55,7 +56,17 @@ pub fn layout() -> StateLayout {
             Reg::Df as usize,
             Reg::Xmm0 as usize,
         );
-        let at = if n >= xmm {
+        let others = Reg::Mm0 as usize;
+        let at = if n >= others {
+            match reg {
+                Reg::Fuel => offset_of!(State, fuel),
+                Reg::CcOp => offset_of!(State, cc_op),
+                Reg::CcA => offset_of!(State, cc),
+                Reg::CcB => offset_of!(State, cc) + 8,
+                Reg::CcC => offset_of!(State, cc) + 16,
+                _ => offset_of!(State, others) + (n - others) * 8,
+            }
+        } else if n >= xmm {
             offset_of!(State, xmm) + (n - xmm) * 16
         } else if n >= df {
             offset_of!(State, df) + (n - df) * 8

@@ -9,6 +9,7 @@
 //! | `flags` | `setflags` that nobody can observe go |
 //! | `writeback` | in regions of several blocks, registers and flags are written where they are observed |
 //! | `maps` | what `writeback` would write before a memory access goes into its state map |
+//! | `lanes` | scalar floats that loops carry in vectors become values of their own |
 //! | `dce` | unused values, copies, unused parameters and unreachable blocks go |
 //! | `count` | floating-point operations are counted as they run (off unless asked for) |
 //!
@@ -24,6 +25,7 @@ mod flags;
 mod fold;
 mod forward;
 mod fuse;
+mod lanes;
 mod liveness;
 mod params;
 mod pool;
@@ -41,6 +43,7 @@ pub use flags::flags;
 pub use fold::fold;
 pub use forward::forward;
 pub use fuse::fuse;
+pub use lanes::lanes;
 pub use pool::pool;
 pub use unmap::unmap;
 pub use writeback::writeback;
@@ -87,6 +90,7 @@ pass_set! {
     flags "flags" true, "Flag definitions that nobody can observe go.";
     writeback "writeback" true, "In regions of several blocks, registers, flags and fuel are written where they are observed.";
     maps "maps" true, "What `writeback` would write before a memory access goes into its state map.";
+    lanes "lanes" true, "Scalar floats that loops carry in vectors become values of their own.";
     dce "dce" true, "Unused values, copies, parameters and blocks go.";
     count "count" false, "Floating-point operations are counted as they run.";
     verify "verify" cfg!(debug_assertions), "The verifier runs before, between and after the passes.";
@@ -108,7 +112,7 @@ type Pass = fn(&mut Region);
 pub fn run(region: &mut Region, passes: &PassSet) -> Result<(), VerifyErrors> {
     // Without the switch what `writeback` has put into maps is spelled out again.
     let spell_out = passes.writeback && !passes.maps;
-    let steps: [(&str, bool, Pass); 10] = [
+    let steps: [(&str, bool, Pass); 11] = [
         ("pool", passes.pool, pool),
         ("forward", passes.forward, forward),
         ("fuse", passes.fuse, fuse),
@@ -116,6 +120,7 @@ pub fn run(region: &mut Region, passes: &PassSet) -> Result<(), VerifyErrors> {
         ("flags", passes.flags, flags),
         ("writeback", passes.writeback, writeback),
         ("unmap", spell_out, |region| unmap(region, |_| true)),
+        ("lanes", passes.lanes, lanes),
         ("dce", passes.dce, dce),
         ("count", passes.count, count),
         ("break", passes.break_add, break_first_add),
