@@ -63,6 +63,10 @@ fn prepare(a: &mut CodeAssembler) -> Result<(), IcedError> {
             // The arithmetic flags and DF; RF is a matter of how the fault was taken.
             a.and(eax, 0xcd5)?;
         }
+        if from == UC_ERR {
+            // In user mode an operand that is read and then written faults as a read.
+            a.and(eax, 5)?;
+        }
         a.mov(qword_ptr(r9 + at), rax)?;
         at += 8;
     }

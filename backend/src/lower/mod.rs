@@ -174,6 +174,7 @@ pub(crate) fn lower(
         in_fuel: flags(trusted.with_alias_region(Some(of_guest))),
         in_cache: flags(trusted.with_alias_region(Some(of_cache))),
         in_tlb: flags(trusted.with_alias_region(Some(of_tlb))),
+        fixed: flags(trusted.with_alias_region(Some(of_state)).with_readonly()),
         constant: flags(
             trusted
                 .with_alias_region(Some(of_state))
@@ -288,6 +289,8 @@ struct Lower<'a, 'f> {
     in_cache: MemFlags,
     in_tlb: MemFlags,
     constant: MemFlags,
+    /// Constant too, but loaded where it is asked for: not between a branch and its access.
+    fixed: MemFlags,
     guest: MemFlagsData,
 }
 

@@ -107,12 +107,12 @@ impl Lower<'_, '_> {
         };
         if self.region.blocks.iter().any(|b| b.insts.iter().any(needs)) {
             let offset = self.unit.layout.mem_base as i32;
-            self.mem_base = Some(self.load_with(types::I64, self.constant, self.state, offset));
+            self.mem_base = Some(self.load_with(types::I64, self.fixed, self.state, offset));
         }
         // In a loop the limit is worth a register; elsewhere whoever needs it loads it.
         if self.region.blocks.len() > 1 {
             let offset = self.unit.layout.mem_limit as i32;
-            self.mem_limit = Some(self.load_with(types::I64, self.constant, self.state, offset));
+            self.mem_limit = Some(self.load_with(types::I64, self.fixed, self.state, offset));
         }
     }
 
