@@ -1,9 +1,11 @@
 //! Paging in running code: accesses across pages, accessed and dirty bits, stale entries, faults,
 //! and code that is written through another mapping.
 
-use crate::harness::{CODE, Guest, assemble, word};
+use crate::harness::{BUDGET, CODE, Guest, assemble, engines, word};
 use crate::tables::{PAGES, Record, bytes};
 use iced_x86::code_asm::*;
+use metaphrase_devices::{BusDevice, Width};
+use metaphrase_runtime::MachineStop;
 use metaphrase_runtime::system::cr0;
 
 /// A page table of 512 pages from [`LINEAR`] on.
@@ -263,4 +265,83 @@ fn code_is_written_through_another_mapping() {
         assert_eq!(word(m, FUNCTION + 1), 31);
         assert_eq!(word(m, FUNCTION + 0x800), 30);
     });
+}
+
+/// A device's accesses: offset, width, value written.
+type Log = std::sync::Arc<std::sync::Mutex<Vec<(u64, Width, Option<u64>)>>>;
+
+/// Writes down what is done to it; a read gives the offset of each byte.
+struct Recorder(Log);
+
+impl BusDevice for Recorder {
+    fn read(&mut self, offset: u64, width: Width) -> u64 {
+        self.0.lock().unwrap().push((offset, width, None));
+        let bytes: [u8; 8] = std::array::from_fn(|n| (offset as u8).wrapping_add(n as u8));
+        u64::from_le_bytes(bytes) & width.ones()
+    }
+
+    fn write(&mut self, offset: u64, width: Width, value: u64) {
+        self.0.lock().unwrap().push((offset, width, Some(value)));
+    }
+}
+
+#[test]
+fn devices_see_each_access_once() {
+    use Width::{Byte, Dword, Qword, Word};
+    const DEVICE: u64 = 0x200_0000;
+    let guest = paged(&[DEVICE | ALL, ONE | ALL], |a| {
+        a.mov(rbx, LINEAR).unwrap();
+        a.mov(rsi, RESULT).unwrap();
+        a.mov(al, byte_ptr(rbx + 3)).unwrap();
+        a.movzx(ecx, word_ptr(rbx + 6)).unwrap();
+        a.mov(dword_ptr(rsi), ecx).unwrap();
+        a.mov(dword_ptr(rbx + 8), ecx).unwrap();
+        a.mov(rdx, qword_ptr(rbx + 0x10)).unwrap();
+        a.mov(qword_ptr(rsi + 8), rdx).unwrap();
+        a.movups(xmm0, xmmword_ptr(rbx + 0x20)).unwrap();
+        a.movups(xmmword_ptr(rsi + 16), xmm0).unwrap();
+        a.add(word_ptr(rbx + 0x30), 1).unwrap();
+        a.lock().or(byte_ptr(rbx + 0x40), 0x80u32 as i32).unwrap();
+        // Unaligned, and into RAM behind it.
+        a.mov(dword_ptr(rbx + 0x51), edx).unwrap();
+        a.mov(dword_ptr(rbx + 0xffe), 0x4433_2211).unwrap();
+        a.mov(rdi, rbx).unwrap();
+        a.mov(ecx, 2).unwrap();
+        a.mov(eax, 7).unwrap();
+        a.rep().stosd().unwrap();
+    });
+    let wanted = vec![
+        (3, Byte, None),
+        (6, Word, None),
+        (8, Dword, Some(0x0706)),
+        (0x10, Qword, None),
+        (0x20, Qword, None),
+        (0x28, Qword, None),
+        (0x30, Word, None),
+        (0x30, Word, Some(0x3131)),
+        (0x40, Byte, None),
+        (0x40, Byte, Some(0xc0)),
+        (0x51, Byte, Some(0x10)),
+        (0x52, Word, Some(0x1211)),
+        (0x54, Byte, Some(0x13)),
+        (0xffe, Word, Some(0x2211)),
+        (0, Dword, Some(7)),
+        (4, Dword, Some(7)),
+    ];
+    for (name, options) in engines() {
+        let mut machine = guest.machine(options);
+        let log = Log::default();
+        let device = Box::new(Recorder(log.clone()));
+        let bus = machine.memory();
+        bus.mmio()
+            .attach(DEVICE, 0x1000, "recorder", device)
+            .unwrap();
+        let stop = machine.run(BUDGET).unwrap();
+        assert_eq!(stop, MachineStop::Halted, "{name}");
+        assert_eq!(*log.lock().unwrap(), wanted, "{name}");
+        assert_eq!(word(&machine, RESULT), 0x0706, "{name}");
+        assert_eq!(quad(&machine, RESULT + 8), 0x1716_1514_1312_1110, "{name}");
+        assert_eq!(quad(&machine, RESULT + 24), 0x2f2e_2d2c_2b2a_2928, "{name}");
+        assert_eq!(word(&machine, ONE) & 0xffff, 0x4433, "{name}");
+    }
 }
