@@ -15,6 +15,7 @@ pub mod apic;
 pub mod block;
 pub mod bus;
 pub mod dma;
+pub mod floppy;
 pub mod fw_cfg;
 pub mod hpet;
 pub mod i440fx;
@@ -32,6 +33,7 @@ pub mod shared;
 pub mod system_ports;
 #[cfg(test)]
 mod testing;
+pub mod vga;
 
 pub use block::{BlockBackend, BlockError, MemoryDisk};
 pub use bus::{Bus, BusDevice, BusError, Width};
