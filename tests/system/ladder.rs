@@ -209,3 +209,16 @@ fn policies_change_nothing_that_the_guest_sees() {
         }
     }
 }
+
+#[test]
+fn every_run_is_the_same() {
+    let mut first = None;
+    for (name, options) in engines() {
+        for _ in 0..3 {
+            let mut machine = ladder().machine(options.clone());
+            assert_eq!(machine.run(BUDGET).expect("it runs"), MachineStop::Halted);
+            let outcome = (machine.instructions(), machine.digest());
+            assert_eq!(outcome, *first.get_or_insert(outcome), "{name}");
+        }
+    }
+}
