@@ -38,10 +38,10 @@ fn at_the_edge(context: Context, run: Write) -> Guest {
 }
 
 /// What a page fault must have left.
-fn faulted(m: &Machine, error: u32, cr2: u64, left: u64) {
+fn faulted(m: &Machine, error: u32, address: u64, left: u64) {
     let record = Record::of(m);
     let seen = (record.vector, record.error, record.ip, record.cr2);
-    assert_eq!(seen, (14, error, CODE as u32, cr2 as u32));
+    assert_eq!(seen, (14, error, CODE as u32, address as u32));
     assert_eq!(m.state().gpr[RCX], left, "RCX");
 }
 
