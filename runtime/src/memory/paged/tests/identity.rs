@@ -125,7 +125,7 @@ fn code_is_protected_to_the_piece() {
         })
     };
     assert_eq!(m.write::<u32>(0x1040, 1), refused(0x1040));
-    assert_eq!(m.write::<u32>(0x103e, 1), refused(0x103e));
+    assert_eq!(m.write::<u32>(0x103e, 1), refused(0x1040));
     assert_eq!(m.fault_of(0x103e, true, false), None);
     assert_eq!(m.write::<u32>(0x1080, 1), Ok(()));
     assert_eq!(m.write::<u32>(0x1000, 2), Ok(()));
@@ -136,7 +136,7 @@ fn code_is_protected_to_the_piece() {
         m.rmw::<u32>(RmwOp::Add, 0x1040, 1),
         refused(0x1040).map(|()| 0)
     );
-    assert_eq!(m.check(0x1000, 0x200, true), refused(0x1000));
+    assert_eq!(m.check(0x1000, 0x200, true), refused(0x1040));
     m.write_as::<u32>(Rights::Supervisor, 0x1044, 9).unwrap();
     assert_eq!(m.phys().take_dirty(), [1]);
     assert_eq!(m.phys().take_dirty(), []);

@@ -56,6 +56,10 @@ pub struct Controls {
     pub nxe: bool,
     pub long: bool,
     pub a20: bool,
+    /// MAXPHYADDR.
+    pub width: u32,
+    /// There are 1 GiB pages.
+    pub gib: bool,
     pub cr3: u64,
     pub pdpte: [u64; 4],
     /// A user-mode access: by code at level 3, and not an implicit one.
@@ -196,8 +200,9 @@ impl Access<'_> {
             return self.page_fault(false, false);
         }
         if self.c.pse && bit(pde.value, 7) {
-            // Table 4-4: bits 20:13 give bits 39:32; bit 21 is reserved.
-            if bit(pde.value, 21) {
+            // Table 4-4: from bit 13 on the bits of the address from 32 on that there are; those
+            // above them, to bit 21, are reserved.
+            if (13..22).any(|n| bit(pde.value, n) && n + 19 >= self.c.width) {
                 return self.page_fault(true, true);
             }
             let base = field(pde.value, 31, 22) | field(pde.value, 20, 13) << 19;
@@ -216,9 +221,9 @@ impl Access<'_> {
     /// Reserved bits common to 8-byte entries.
     fn bad_8(&self, value: u64) -> bool {
         let beyond = if self.c.long {
-            field(value, 51, 40)
+            field(value, 51, self.c.width)
         } else {
-            field(value, 62, 40)
+            field(value, 62, self.c.width)
         };
         beyond != 0 || bit(value, 63) && !self.c.nxe
     }
@@ -278,7 +283,8 @@ impl Access<'_> {
             return self.page_fault(false, false);
         }
         let gigabyte = bit(pdpte.value, 7);
-        if self.bad_8(pdpte.value) || gigabyte && field(pdpte.value, 29, 13) != 0 {
+        let bad_page = gigabyte && (!self.c.gib || field(pdpte.value, 29, 13) != 0);
+        if self.bad_8(pdpte.value) || bad_page {
             return self.page_fault(true, true);
         }
         if gigabyte {

@@ -117,6 +117,12 @@ fn controls(r: &mut Random) -> Controls {
         nxe: r.chance(70),
         long,
         a20: r.chance(90),
+        width: if r.chance(50) {
+            40
+        } else {
+            36 + r.below(4) as u32
+        },
+        gib: r.chance(80),
         cr3: r.below(LOW) * 4096,
         pdpte,
         user: false,
@@ -144,7 +150,8 @@ fn context(c: &Controls, cpl: u8, ac: bool) -> PagingContext {
         cpl,
         ac,
         a20: c.a20,
-        ..PagingContext::default()
+        missing_bits: (40 - c.width) as u8,
+        no_gib_pages: !c.gib,
     }
 }
 
