@@ -186,7 +186,7 @@ fn model(code: &[Insn], m: &Machine, memory: &mut [u8], read_only: u64, end: u64
         let first = if write { read_only } else { end };
         let inside = at.checked_add(bytes).is_some_and(|last| last <= first);
         // The host reports the first byte that it refuses, the address test that of the access.
-        (!inside).then(|| if at < first { first } else { at })
+        (!inside).then_some(if at < first { first } else { at })
     };
     for n in (0..code.len()).cycle() {
         if n == 0 {
@@ -307,28 +307,26 @@ fn compare(m: &mut Machine, seed: u64, float: bool) -> (usize, u32) {
             m.state.gpr[15] = 0;
         }
         let expected = model(&code, m, &mut memory, read_only, end);
-        let reason = loop {
-            match m.enter(placed).0 {
-                ExitReason::HostFault => {
-                    // An access without a map: what the dispatcher does.
-                    let info = metaphrase_backend::FaultInfo::unpack(m.state.exit_info);
-                    let offset = placed.offset_of(info.host_pc).expect("a PC in the code");
-                    let fault = compiled.fault_at(offset).expect("a guest instruction");
-                    let insn = &ir.guest[usize::from(fault.insn)];
-                    m.state.rip = ir.pc_at(insn.offset);
-                    m.state.fuel += i64::from(insn.fuel_left);
-                    m.state.exit_info = u64::from(fault.write);
-                    break ExitReason::Memory;
-                }
-                ExitReason::Memory => {
-                    if let Some(fault) = metaphrase_backend::host_fault::take() {
-                        assert!(!fault.bus);
-                        m.state.fault_addr = fault.linear;
-                    }
-                    break ExitReason::Memory;
-                }
-                reason => break reason,
+        let reason = match m.enter(placed).0 {
+            ExitReason::HostFault => {
+                // An access without a map: what the dispatcher does.
+                let info = metaphrase_backend::FaultInfo::unpack(m.state.exit_info);
+                let offset = placed.offset_of(info.host_pc).expect("a PC in the code");
+                let fault = compiled.fault_at(offset).expect("a guest instruction");
+                let insn = &ir.guest[usize::from(fault.insn)];
+                m.state.rip = ir.pc_at(insn.offset);
+                m.state.fuel += i64::from(insn.fuel_left);
+                m.state.exit_info = u64::from(fault.write);
+                ExitReason::Memory
             }
+            ExitReason::Memory => {
+                if let Some(fault) = metaphrase_backend::host_fault::take() {
+                    assert!(!fault.bus);
+                    m.state.fault_addr = fault.linear;
+                }
+                ExitReason::Memory
+            }
+            reason => reason,
         };
         assert_eq!(reason, ExitReason::Memory);
         let say = format!("seed {seed}, {code:?}, up to {end:#x}\n{ir}");
