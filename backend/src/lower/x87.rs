@@ -168,7 +168,7 @@ impl Lower<'_, '_> {
         let window = self.unit.options.memory == MemoryModel::Window;
         if self.mem_base.is_none() && window && !self.unit.x87.is_empty() {
             let offset = self.unit.layout.mem_base as i32;
-            self.mem_base = Some(self.load_with(types::I64, self.constant, self.state, offset));
+            self.mem_base = Some(self.load_with(types::I64, self.fixed, self.state, offset));
         }
     }
 
