@@ -34,6 +34,7 @@ pub mod system_ports;
 #[cfg(test)]
 mod testing;
 pub mod vga;
+pub mod virtio;
 
 pub use block::{BlockBackend, BlockError, MemoryDisk};
 pub use bus::{Bus, BusDevice, BusError, Width};
