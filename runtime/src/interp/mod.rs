@@ -6,6 +6,7 @@
 //! hashes nor allocates.
 
 mod analyze;
+mod branches;
 mod code;
 mod copies;
 mod emit;
