@@ -388,6 +388,8 @@ impl Floppy {
         }
         self.state.tracks[drive] = track.min(LAST_TRACK);
         self.state.sought[drive] = Some(status);
+        // Firmware that asked for less than all of the reset's reports is told of this now.
+        self.state.polled = 0;
         self.state.interrupt = true;
     }
 

@@ -120,6 +120,10 @@ fn reset_and_identification() {
     rig.floppy.write_port(0x3f2, 0x1c);
     assert!(rig.irq.level());
     assert_eq!(rig.command(&[0x0e])[7..], [0x04, 0x20, 0]);
+    assert_eq!(rig.command(&[0x08]), [0xc0, 0]);
+    rig.send(&[0x07, 0]);
+    assert_eq!(rig.command(&[0x08]), [0x20, 0], "the newer report");
+    assert_eq!(rig.command(&[0x08]), [0x80]);
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! One IDE channel: the cable with up to two drives, its registers and its interrupt.
 //!
 //! Both drives of a cable take what is written to the registers; the selected one answers. Where
-//! drive 1 is missing, drive 0 answers for it with a status of 0. Where nobody answers, reads give
+//! drive 1 is missing, drive 0 answers for it: a disk with its own registers and a status of 0, a
+//! packet drive with zeros (ATA/ATAPI-6, 9.16). Where nobody answers, reads give
 //! 7Fh, as the pull-down on the busy bit's line has it.
 
 use serde::{Deserialize, Serialize};
@@ -148,6 +149,9 @@ impl Channel {
         let Some(drive) = &self.drives[selected] else {
             return NOBODY;
         };
+        if selected != self.selected && matches!(drive.medium, Medium::Cd(_)) {
+            return 0;
+        }
         let state = &drive.state;
         let pair = match register {
             1 => return state.error,

@@ -65,6 +65,14 @@ fn what_it_is() {
     let mut rig = rig();
     let seen = [2, 3, 4, 5, 7].map(|n| rig.get(0x170 + n));
     assert_eq!(seen, [1, 1, 0x14, 0xeb, 0x00]);
+    rig.set(0x176, 0xb0);
+    rig.set(0x172, 0x55);
+    assert_eq!(
+        [2, 3, 4, 5, 6, 7].map(|n| rig.get(0x170 + n)),
+        [0; 6],
+        "no drive 1"
+    );
+    rig.set(0x176, 0xa0);
     rig.set(0x177, 0xec);
     assert_eq!((rig.get(0x177), rig.get(0x171)), (0x51, 4));
     assert_eq!((rig.get(0x174), rig.get(0x175)), (0x14, 0xeb));

@@ -16,7 +16,7 @@ pub use blk::Blk;
 pub use console::Console;
 pub use pci::{BAR, BAR_LEN, MessageSink, VirtioPci, VirtioState};
 pub use queue::{Chain, Malformed, Piece, gather, scatter, total};
-pub use rng::Rng;
+pub use rng::{RandomSource, Rng};
 
 use crate::GuestMemory;
 

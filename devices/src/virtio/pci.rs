@@ -394,8 +394,8 @@ impl<D: VirtioDevice> VirtioPci<D> {
         let entry = self.table.get_mut((offset / 16) as usize);
         let word = (offset / 4 % 4) as usize;
         match (entry, width) {
-            (Some(entry), Width::Dword) if offset % 4 == 0 => entry[word] = value as u32,
-            (Some(entry), Width::Qword) if offset % 8 == 0 => {
+            (Some(entry), Width::Dword) if offset.is_multiple_of(4) => entry[word] = value as u32,
+            (Some(entry), Width::Qword) if offset.is_multiple_of(8) => {
                 entry[word] = value as u32;
                 entry[word + 1] = (value >> 32) as u32;
             }

@@ -5,14 +5,19 @@ use super::{Chain, Context, Malformed, Served, VirtioDevice, scatter, total};
 /// Most bytes that one request gets; the driver asks again.
 const MOST: u64 = 0x1_0000;
 
+/// Fills what it is given with random bytes.
+pub trait RandomSource: FnMut(&mut [u8]) + Send {}
+
+impl<F: FnMut(&mut [u8]) + Send> RandomSource for F {}
+
 /// The device. Where the bytes come from is the machine's business.
 pub struct Rng {
-    source: Box<dyn FnMut(&mut [u8]) + Send>,
+    source: Box<dyn RandomSource>,
 }
 
 impl Rng {
-    /// A device that is fed by a source, which fills what it is given.
-    pub fn new(source: Box<dyn FnMut(&mut [u8]) + Send>) -> Rng {
+    /// A device that is fed by that source.
+    pub fn new(source: Box<dyn RandomSource>) -> Rng {
         Rng { source }
     }
 }
