@@ -22,3 +22,4 @@ mod smc;
 mod smm;
 mod tables;
 mod transfers;
+mod walks;
