@@ -209,7 +209,9 @@ impl Drive {
     /// The packet is complete.
     pub fn packet_received(&mut self) {
         let mut packet = [0; PACKET_LEN];
-        packet.copy_from_slice(&self.state.buffer()[..PACKET_LEN]);
+        for (byte, sent) in packet.iter_mut().zip(self.state.buffer()) {
+            *byte = *sent;
+        }
         self.state.stop();
         self.execute(&packet);
     }
