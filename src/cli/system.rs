@@ -86,6 +86,12 @@ pub fn run(args: SystemArgs) -> Result<i32, Failure> {
             super::messages::say!("metaphrase: the processor has shut down (triple fault)");
             exit::SHUTDOWN
         }
+        MachineStop::Stuck => {
+            super::messages::say!(
+                "metaphrase: the processor raises exceptions and does nothing else"
+            );
+            exit::SHUTDOWN
+        }
         MachineStop::Requested(status) => status as i32 & 0xff,
     })
 }

@@ -315,3 +315,17 @@ fn descriptors_of_handlers_become_accessed() {
         });
     }
 }
+
+#[test]
+fn a_handler_that_is_not_there_ends_in_no_hang() {
+    // The page fault's handler is on no page, and its stack never moves: #PF for ever.
+    let [low, high] = gate64(sel::CODE64, 0x7000_0000, 0x8e, 1);
+    let guest = Long(0)
+        .guest(assemble(64, CODE, |a| a.jmp(0x7000_0000).unwrap()))
+        .with(IDT + 16 * 14, bytes(&[low, high]))
+        .with(TSS + 36, INNER_STACK.to_le_bytes());
+    guest.run_to(MachineStop::Stuck, |m| {
+        assert_eq!(m.state().sys.cr2, 0x7000_0000);
+        assert_eq!(m.instructions(), 1);
+    });
+}

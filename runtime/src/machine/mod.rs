@@ -38,6 +38,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 /// The longest run between two looks at timers and the outside, in guest instructions.
 const LONGEST_RUN: u64 = 10_000_000;
 
+/// Exceptions without an instruction between them after which the guest counts as stuck.
+const FUTILE: u32 = 10_000;
+
 /// The #DB vector.
 const DB: u8 = 1;
 
@@ -50,6 +53,9 @@ pub enum MachineStop {
     Halted,
     /// A triple fault.
     Shutdown,
+    /// Exceptions follow each other, each of the other's handler, and no instruction is executed
+    /// between them. It may be run again.
+    Stuck,
     /// A device or another thread asked for it through [`Machine::stop_flag`], with that number.
     Requested(u32),
 }
@@ -248,6 +254,7 @@ impl Machine {
     /// If the engine cannot go on.
     pub fn run(&mut self, budget: u64) -> Result<MachineStop, VcpuError> {
         let end = self.instructions().saturating_add(budget);
+        let mut futile = 0;
         loop {
             match self.stop.swap(0, Ordering::Relaxed) {
                 0 => {}
@@ -289,8 +296,14 @@ impl Machine {
             } else {
                 until.clamp(1, LONGEST_RUN)
             };
+            let before = self.instructions();
             let stop = self.vcpu.run(length.min(left))?;
+            let in_vain = matches!(stop, Stop::Exception(_)) && self.instructions() == before;
+            futile = if in_vain { futile + 1 } else { 0 };
             self.after(stop);
+            if futile == FUTILE {
+                return Ok(MachineStop::Stuck);
+            }
         }
     }
 
