@@ -14,6 +14,7 @@ mod exits;
 mod flags;
 pub(crate) mod float;
 mod int;
+mod loaded;
 mod memory;
 mod tlb;
 mod vector;
@@ -23,7 +24,7 @@ pub(crate) mod x87;
 
 use crate::error::CompileError;
 use crate::layout::{HelperTable, StateLayout};
-use crate::options::Options;
+use crate::options::{MemoryModel, OptLevel, Options};
 use cranelift_codegen::ir::{
     self as clif, AbiParam, AliasRegionData, BlockArg, Function, InstBuilder, MemFlags,
     MemFlagsData, Opcode, Signature, SourceLoc, TrapCode, UserFuncName, types,
@@ -31,6 +32,7 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use exits::Tails;
+use loaded::Loaded;
 #[cfg(target_arch = "x86_64")]
 use metaphrase_ir::RegClass;
 use metaphrase_ir::{Block, Inst, Op, Reg, Region, Type, Value};
@@ -166,9 +168,13 @@ pub(crate) fn lower(
     );
     let mut flags = |data: MemFlagsData| b.func.dfg.mem_flags.insert_unchecked(data);
     let trusted = MemFlagsData::trusted();
-    let guest = MemFlagsData::new()
-        .with_alias_region(Some(of_guest))
-        .with_endianness(clif::Endianness::Little);
+    let guest_kept = MemFlagsData::new().with_alias_region(Some(of_guest));
+    let guest = guest_kept.with_endianness(clif::Endianness::Little);
+    let guest_kept = if cfg!(target_endian = "little") {
+        guest_kept
+    } else {
+        guest
+    };
     let mut lower = Lower {
         in_state: flags(trusted.with_alias_region(Some(of_state))),
         in_fuel: flags(trusted.with_alias_region(Some(of_guest))),
@@ -182,6 +188,7 @@ pub(crate) fn lower(
                 .with_can_move(),
         ),
         guest,
+        guest_kept,
         unit,
         region: unit.region,
         b,
@@ -193,6 +200,10 @@ pub(crate) fn lower(
         targets: Vec::new(),
         tails: Tails::default(),
         checked: Checked::default(),
+        loaded: match (unit.options.memory, unit.options.opt) {
+            (MemoryModel::Window, OptLevel::Speed) => Loaded::of(unit.region),
+            _ => Loaded::default(),
+        },
         cc_op: None,
         helper_sig: None,
         region_sig: None,
@@ -263,6 +274,7 @@ struct Lower<'a, 'f> {
     targets: Vec<i64>,
     tails: Tails,
     checked: Checked,
+    loaded: Loaded,
     /// What is known to be in the state's `cc_op`.
     cc_op: Option<u32>,
     helper_sig: Option<clif::SigRef>,
@@ -292,6 +304,8 @@ struct Lower<'a, 'f> {
     /// Constant too, but loaded where it is asked for: not between a branch and its access.
     fixed: MemFlags,
     guest: MemFlagsData,
+    /// The same for stores that must not be dropped: see `loaded.rs`.
+    guest_kept: MemFlagsData,
 }
 
 impl Lower<'_, '_> {

@@ -127,7 +127,9 @@ impl Lower<'_, '_> {
             self.test(v, &address);
             Access::of(inst.op)
         };
-        let data = self.guest.with_trap_code(Some(trap_code(inst.insn, kind)));
+        let loaded = inst.op == Op::Store && self.loaded.holds(self.region, self.region.args(v)[0]);
+        let data = if loaded { self.guest_kept } else { self.guest };
+        let data = data.with_trap_code(Some(trap_code(inst.insn, kind)));
         let flags = self.b.func.dfg.mem_flags.insert_unchecked(data);
         let at = self.host_address(&address);
         Ok(self.host_access(v, flags, at))
