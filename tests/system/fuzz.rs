@@ -598,7 +598,7 @@ fn random_instructions_in_tier_2() {
 
 /// The long run: a million bytes in each mode and level.
 #[test]
-#[ignore = "minutes: see docs/testing.md"]
+#[ignore = "hours: see docs/testing.md"]
 fn a_million_random_bytes() {
     const STRINGS: u64 = 1_000_000 / LENGTH as u64 + 1;
     survive("tier 1", STRINGS);
