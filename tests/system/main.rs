@@ -7,6 +7,7 @@ mod contexts;
 mod delivery;
 mod exceptions;
 mod floating;
+mod fpu_error;
 mod fuzz;
 mod harness;
 mod interrupts;

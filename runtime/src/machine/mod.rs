@@ -25,11 +25,11 @@ use crate::system::debug;
 use crate::system::interrupt::deliver;
 use crate::system::{
     Activity, ClockRates, Cx, Delivered, Event, Fault, InterruptController, Shadow, Source,
-    SystemEnv, SystemState, mode, smm,
+    SystemEnv, SystemState, cr0, mode, smm,
 };
 use crate::vcpu::{Stop, Vcpu, VcpuError};
 pub use clock::{GuestClock, TimeMode};
-use metaphrase_devices::{Bus, Timed};
+use metaphrase_devices::{Bus, InterruptLine, Timed};
 use metaphrase_ir::{Reg, sysflags};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -43,6 +43,8 @@ const FUTILE: u32 = 10_000;
 
 /// The #DB vector.
 const DB: u8 = 1;
+/// The #MF vector.
+const MF: u8 = 16;
 
 /// Why [`Machine::run`] returned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,6 +70,8 @@ pub struct Parts {
     pub ports: Bus,
     /// The interrupt controller, if there is one.
     pub interrupts: Option<Box<dyn InterruptController>>,
+    /// FERR#: where x87 exceptions go while CR0.NE is 0. Whoever holds it takes it down again.
+    pub fpu_error: Option<Box<dyn InterruptLine>>,
     /// Devices whose outputs change by themselves.
     pub timers: Vec<Box<dyn Timed + Send>>,
     /// The clock that they were given.
@@ -92,6 +96,7 @@ impl Parts {
             memory,
             ports: Bus::new(),
             interrupts: None,
+            fpu_error: None,
             timers: Vec::new(),
             clock: Arc::new(GuestClock::new(TimeMode::COUNTED)),
             cpu,
@@ -112,6 +117,7 @@ pub struct Machine {
     timers: Vec<Box<dyn Timed + Send>>,
     stop: Arc<AtomicU32>,
     nmi: bool,
+    fpu_error: Option<Box<dyn InterruptLine>>,
     smi: Arc<AtomicBool>,
     /// Interrupts delivered.
     delivered: u64,
@@ -157,6 +163,7 @@ impl Machine {
             timers: parts.timers,
             stop: Arc::default(),
             nmi: false,
+            fpu_error: parts.fpu_error,
             smi: parts.smi,
             delivered: 0,
         };
@@ -325,11 +332,26 @@ impl Machine {
                 if fault.vector == DB {
                     debug::report_raised(&mut self.vcpu.state);
                 }
-                self.deliver(fault, Source::Exception);
+                if fault.vector == MF && self.vcpu.state.sys.cr0 & cr0::NE == 0 {
+                    self.report_fpu_error();
+                } else {
+                    self.deliver(fault, Source::Exception);
+                }
             }
             // The lifter of system code makes calls of the helper `system` of both.
             Stop::Syscall(_) => self.deliver(Fault::UD, Source::Exception),
             Stop::Halt => self.vcpu.state.sys.activity = Activity::Halted,
+        }
+    }
+
+    /// What an x87 exception does while CR0.NE is 0: the processor raises FERR#, which a PC takes to
+    /// IRQ 13, and waits before the instruction for the interrupt (SDM volume 1, 8.7.2).
+    fn report_fpu_error(&mut self) {
+        if let Some(line) = &self.fpu_error {
+            line.set_level(true);
+        }
+        if !self.is_interrupted() {
+            self.vcpu.state.sys.activity = Activity::Halted;
         }
     }
 
