@@ -61,15 +61,11 @@ impl Guest {
             engine,
             ..Options::default()
         };
-        let (parts, _board) = pc(PcConfig {
-            ram: self.ram,
-            time: TimeMode::Deterministic { shift: self.shift },
-            unix_seconds: 1_735_689_600,
-            serial: sink,
-            cpu: CpuModel::from_name("x86-64-v2").expect("a model"),
-            options,
-        })
-        .expect("a PC");
+        let cpu = CpuModel::from_name("x86-64-v2").expect("a model");
+        let mut config = PcConfig::new(self.ram, cpu, options);
+        config.time = TimeMode::Deterministic { shift: self.shift };
+        config.serial = sink;
+        let (parts, _board) = pc(config).expect("a PC");
         let mut machine = Machine::new(parts).expect("a machine");
         let kernel = std::fs::read(&self.kernel).expect("the image");
         linux_boot::load(

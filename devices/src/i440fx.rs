@@ -65,6 +65,8 @@ impl I440fx {
     /// After reset: nothing is shadowed.
     pub fn new() -> I440fx {
         let mut config = ConfigSpace::new(0x8086, 0x1237, 0x06_0000, 2);
+        // By this, firmware for virtual machines knows that it is in one, and asks fw_cfg.
+        config.set_subsystem(0x1af4, 0x1100);
         // Configuration, DRAM control and timing; PAM; DRAM row boundaries; error registers.
         config.set_writable(0x50, &[0xff; 9]);
         config.set_writable(PAM, &[0x33; 7]);

@@ -27,6 +27,7 @@ pub mod pic;
 pub mod piix;
 pub mod pit;
 pub mod rate;
+pub mod raw_disk;
 pub mod rtc;
 pub mod serial;
 pub mod shared;
@@ -39,6 +40,7 @@ pub mod virtio;
 pub use block::{BlockBackend, BlockError, MemoryDisk};
 pub use bus::{Bus, BusDevice, BusError, Width};
 pub use lines::{Gate, InterruptLine, NotConnected, WiredOr};
+pub use raw_disk::RawDisk;
 pub use shared::{PortDevice, PortView, Shared};
 
 /// Guest time, in nanoseconds since the machine was switched on.

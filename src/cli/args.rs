@@ -391,8 +391,27 @@ pub struct SystemArgs {
     #[command(flatten)]
     pub engine: EngineArgs,
     /// The kernel: a bzImage (`-kernel`).
+    #[arg(long, value_name = "FILE", required_unless_present = "bios")]
+    pub kernel: Option<PathBuf>,
+    /// Firmware, which ends at 4 GiB, such as SeaBIOS (`-bios`).
+    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
+    pub bios: Option<PathBuf>,
+    /// The first IDE disk: a raw image, which the guest may write (`-hda`).
     #[arg(long, value_name = "FILE")]
-    pub kernel: PathBuf,
+    pub hda: Option<PathBuf>,
+    /// The disc in the IDE CD-ROM drive: an ISO image (`-cdrom`).
+    #[arg(long, value_name = "FILE")]
+    pub cdrom: Option<PathBuf>,
+    /// Where what firmware writes to port 402h goes: `stdio` or a file (`-debugcon`).
+    #[arg(long, value_name = "TO")]
+    pub debugcon: Option<PathBuf>,
+    /// A write of V to this port ends the run with exit code 2V + 1.
+    #[arg(long, value_name = "PORT", num_args = 0..=1, default_missing_value = "0x501",
+          require_equals = true, value_parser = port)]
+    pub debug_exit: Option<u16>,
+    /// A reset ends the run, where firmware would start again (`-no-reboot`).
+    #[arg(long)]
+    pub no_reboot: bool,
     /// The initial RAM disk (`-initrd`).
     #[arg(long, value_name = "FILE")]
     pub initrd: Option<PathBuf>,
@@ -422,6 +441,15 @@ pub struct SystemArgs {
     /// At the end, print the number of instructions and a hash of registers and RAM.
     #[arg(long)]
     pub digest: bool,
+}
+
+/// A port number, decimal or hexadecimal.
+fn port(text: &str) -> Result<u16, String> {
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u16::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    number.map_err(|_| "a port from 0 to 0xffff is wanted".to_string())
 }
 
 /// The argument of `-icount`, with or without QEMU's `shift=`.
@@ -476,7 +504,12 @@ fn pass_help() -> String {
 /// Rewrites QEMU's single-dash words to the long names that the parser knows; stops at the guest
 /// program's own arguments, which begin after the first word that is no option of ours.
 pub fn with_long_names(args: Vec<OsString>) -> Vec<OsString> {
-    const WORDS: [(&str, &str); 7] = [
+    const WORDS: [(&str, &str); 12] = [
+        ("-bios", "--bios"),
+        ("-hda", "--hda"),
+        ("-cdrom", "--cdrom"),
+        ("-debugcon", "--debugcon"),
+        ("-no-reboot", "--no-reboot"),
         ("-icount", "--icount"),
         ("-kernel", "--kernel"),
         ("-initrd", "--initrd"),
@@ -486,7 +519,15 @@ pub fn with_long_names(args: Vec<OsString>) -> Vec<OsString> {
         ("-one-insn-per-tb", "--no-chain"),
     ];
     // Options whose value is the next word.
-    const VALUED: [&str; 30] = [
+    const VALUED: [&str; 38] = [
+        "-bios",
+        "--bios",
+        "-hda",
+        "--hda",
+        "-cdrom",
+        "--cdrom",
+        "-debugcon",
+        "--debugcon",
         "-icount",
         "--icount",
         "-kernel",

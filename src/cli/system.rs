@@ -4,9 +4,11 @@ use super::args::{SystemArgs, TscArg};
 use super::logs::{self, Logger};
 use super::{Failure, exit, report};
 use metaphrase_devices::serial::SerialSink;
+use metaphrase_devices::{BlockBackend, RawDisk};
 use metaphrase_runtime::machine::pc::{PcConfig, pc};
 use metaphrase_runtime::machine::{TimeMode, linux_boot};
 use metaphrase_runtime::{Machine, MachineStop};
+use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,11 +24,20 @@ impl SerialSink for Stdout {
     }
 }
 
+/// A file that text is appended to.
+struct LogFile(File);
+
+impl SerialSink for LogFile {
+    fn write(&mut self, bytes: &[u8]) {
+        // A full disk must not end the guest.
+        let _ = self.0.write_all(bytes);
+    }
+}
+
 /// Runs the command.
 pub fn run(args: SystemArgs) -> Result<i32, Failure> {
     let options = args.engine.options()?;
     let _log = logs::start(&args.engine.log, args.engine.log_file.as_deref())?;
-    let image = read(&args.kernel)?;
     let initrd = match &args.initrd {
         Some(path) => read(path)?,
         None => Vec::new(),
@@ -38,29 +49,33 @@ pub fn run(args: SystemArgs) -> Result<i32, Failure> {
     };
     let ram = args.memory << 20;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    let (mut parts, _board) = pc(PcConfig {
-        ram,
-        time,
-        unix_seconds: match time {
-            // The same date in every run: 2025-01-01.
-            TimeMode::Deterministic { .. } => 1_735_689_600,
-            TimeMode::RealTime => now.map_or(0, |t| t.as_secs()),
-        },
-        serial: Box::new(Stdout),
-        cpu: args.engine.model()?,
-        options,
-    })
-    .map_err(|error| Failure::usage(error.to_string()))?;
+    let mut config = PcConfig::new(ram, args.engine.model()?, options);
+    config.time = time;
+    if time == TimeMode::RealTime {
+        config.unix_seconds = now.map_or(0, |t| t.as_secs());
+    }
+    config.serial = Box::new(Stdout);
+    config.debug_exit = args.debug_exit;
+    config.firmware = args.bios.as_deref().map(read).transpose()?;
+    if let Some(path) = &args.debugcon {
+        config.debug_console = Some(debug_console(path)?);
+    }
+    if let Some(path) = &args.hda {
+        config.disk = Some(disk(path, false)?);
+    }
+    if let Some(path) = &args.cdrom {
+        config.disc = Some(disk(path, true)?);
+    }
+    let (mut parts, _board) = pc(config).map_err(|error| Failure::usage(error.to_string()))?;
     parts.ignore_msrs = args.ignore_msrs;
+    parts.restarts &= !args.no_reboot;
     let mut machine = Machine::new(parts).map_err(Failure::internal)?;
     Logger::attach(machine.vcpu(), &args.engine.log);
-    linux_boot::load(&mut machine, ram, &image, &initrd, &args.append).map_err(|error| {
-        Failure {
-            code: exit::CANNOT_RUN,
-            message: format!("{}: {error}", args.kernel.display()),
-            hint: None,
-        }
-    })?;
+    if let Some(kernel) = &args.kernel {
+        let image = read(kernel)?;
+        linux_boot::load(&mut machine, ram, &image, &initrd, &args.append)
+            .map_err(|error| unusable(kernel, &error))?;
+    }
     let stop = machine
         .run(args.budget.unwrap_or(u64::MAX))
         .map_err(Failure::internal)?;
@@ -92,8 +107,37 @@ pub fn run(args: SystemArgs) -> Result<i32, Failure> {
             );
             exit::SHUTDOWN
         }
+        MachineStop::PowerOff => exit::OK,
+        MachineStop::Reset => {
+            super::messages::say!("metaphrase: the guest has asked for a reset");
+            exit::OK
+        }
         MachineStop::Requested(status) => status as i32 & 0xff,
     })
+}
+
+/// A file that is there and cannot be used.
+fn unusable(path: &Path, error: &dyn std::fmt::Display) -> Failure {
+    Failure {
+        code: exit::CANNOT_RUN,
+        message: format!("{}: {error}", path.display()),
+        hint: None,
+    }
+}
+
+/// A raw image.
+fn disk(path: &Path, read_only: bool) -> Result<Box<dyn BlockBackend>, Failure> {
+    let disk = RawDisk::open(path, read_only).map_err(|error| unusable(path, &error))?;
+    Ok(Box::new(disk))
+}
+
+/// Where the debug console goes.
+fn debug_console(path: &Path) -> Result<Box<dyn SerialSink>, Failure> {
+    if path == Path::new("stdio") {
+        return Ok(Box::new(Stdout));
+    }
+    let file = File::create(path).map_err(|error| unusable(path, &error))?;
+    Ok(Box::new(LogFile(file)))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {

@@ -1,7 +1,7 @@
 //! Starting a Linux bzImage without firmware: the 32-bit boot protocol (Linux documentation,
 //! x86/boot). memtest86+ comes in the same format.
 
-use super::Machine;
+use super::{Machine, acpi};
 use crate::system::attr;
 use crate::system::state::cr0;
 
@@ -11,6 +11,11 @@ const PARAMS: u64 = 0x1_0000;
 const COMMAND_LINE: u64 = 0x2_0000;
 /// Where the GDT goes.
 const GDT: u64 = 0x1_8000;
+/// Where the ACPI tables go, below the extended BIOS data area.
+const TABLES: u64 = 0x9_f000;
+/// The extended BIOS data area, where the pointer to them is, and the word that names its segment.
+const EBDA: u64 = 0x9_fc00;
+const EBDA_SEGMENT: u64 = 0x40e;
 /// Bytes of the boot parameters.
 const PARAMS_LEN: usize = 4096;
 /// Bytes of a sector.
@@ -133,8 +138,8 @@ pub fn load(
         put(header::RAMDISK_SIZE, &(initrd.len() as u32).to_le_bytes());
     }
     let map = [
-        (0, 0x9_fc00, 1u32),
-        (0x9_fc00, 0x400, 2),
+        (0, TABLES, 1u32),
+        (TABLES, 0xa_0000 - TABLES, 2),
         (0xf_0000, 0x1_0000, 2),
     ];
     let map = map.into_iter().chain([(0x10_0000, ram - 0x10_0000, 1)]);
@@ -147,6 +152,10 @@ pub fn load(
     }
 
     let memory = machine.memory();
+    let acpi = acpi::image(TABLES);
+    memory.write_bytes(acpi.base, &acpi.tables);
+    memory.write_bytes(EBDA, &acpi.rsdp);
+    memory.write_bytes(EBDA_SEGMENT, &((EBDA >> 4) as u16).to_le_bytes());
     memory.write_bytes(entry, body);
     memory.write_bytes(disk, initrd);
     memory.write_bytes(PARAMS, &params);

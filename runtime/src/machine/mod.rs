@@ -8,6 +8,7 @@
 //!
 //! Nothing is global: two machines in one process do not touch.
 
+mod acpi;
 mod clock;
 pub mod linux_boot;
 pub mod lockstep;
@@ -31,6 +32,7 @@ use crate::vcpu::{Stop, Vcpu, VcpuError};
 pub use clock::{GuestClock, TimeMode};
 use metaphrase_devices::{Bus, InterruptLine, Timed};
 use metaphrase_ir::{Reg, sysflags};
+pub use pc::{Chipset, Pins};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -58,6 +60,10 @@ pub enum MachineStop {
     /// Exceptions follow each other, each of the other's handler, and no instruction is executed
     /// between them. It may be run again.
     Stuck,
+    /// The guest has switched the machine off.
+    PowerOff,
+    /// The guest has asked for a reset, and the machine is none that restarts.
+    Reset,
     /// A device or another thread asked for it through [`Machine::stop_flag`], with that number.
     Requested(u32),
 }
@@ -65,7 +71,7 @@ pub enum MachineStop {
 /// What a machine is made of.
 pub struct Parts {
     /// RAM, ROM and memory-mapped devices.
-    pub memory: PhysMemory,
+    pub memory: Arc<PhysMemory>,
     /// The devices at I/O ports.
     pub ports: Bus,
     /// The interrupt controller, if there is one.
@@ -82,6 +88,14 @@ pub struct Parts {
     pub apic_id: Option<u8>,
     /// Set by what requests a system-management interrupt; cleared as the CPU takes it.
     pub smi: Arc<AtomicBool>,
+    /// What the board tells the processor.
+    pub pins: Arc<Pins>,
+    /// What maps memory and ports as the guest sets them.
+    pub chipset: Option<Box<dyn Chipset>>,
+    /// A reset starts the machine anew, as one with firmware can.
+    pub restarts: bool,
+    /// See [`Machine::stop_flag`].
+    pub stop: Arc<AtomicU32>,
     /// Model-specific registers that do not exist read as zero and ignore writes, instead of
     /// raising #GP.
     pub ignore_msrs: bool,
@@ -91,9 +105,9 @@ pub struct Parts {
 
 impl Parts {
     /// Nothing but a CPU and that memory.
-    pub fn new(memory: PhysMemory, cpu: CpuModel, options: Options) -> Parts {
+    pub fn new(memory: impl Into<Arc<PhysMemory>>, cpu: CpuModel, options: Options) -> Parts {
         Parts {
-            memory,
+            memory: memory.into(),
             ports: Bus::new(),
             interrupts: None,
             fpu_error: None,
@@ -102,6 +116,10 @@ impl Parts {
             cpu,
             apic_id: None,
             smi: Arc::default(),
+            pins: Arc::default(),
+            chipset: None,
+            restarts: false,
+            stop: Arc::default(),
             ignore_msrs: false,
             options,
         }
@@ -119,6 +137,11 @@ pub struct Machine {
     nmi: bool,
     fpu_error: Option<Box<dyn InterruptLine>>,
     smi: Arc<AtomicBool>,
+    pins: Arc<Pins>,
+    chipset: Option<Box<dyn Chipset>>,
+    restarts: bool,
+    /// Memory is mapped as in system-management mode.
+    mapped_smm: bool,
     /// Interrupts delivered.
     delivered: u64,
 }
@@ -135,7 +158,7 @@ impl Machine {
     /// # Errors
     /// If compiled code is asked for and cannot run on this host.
     pub fn new(parts: Parts) -> Result<Machine, VcpuError> {
-        let phys = Arc::new(parts.memory);
+        let phys = parts.memory;
         let memory = GuestMemory::system(Paged::new(phys.clone()));
         let mut env = Env::new(memory, parts.cpu);
         let mut system = SystemEnv::new(parts.ports, parts.clock.clone());
@@ -161,10 +184,14 @@ impl Machine {
             clock: parts.clock,
             interrupts: parts.interrupts,
             timers: parts.timers,
-            stop: Arc::default(),
+            stop: parts.stop,
             nmi: false,
             fpu_error: parts.fpu_error,
             smi: parts.smi,
+            pins: parts.pins,
+            chipset: parts.chipset,
+            restarts: parts.restarts,
+            mapped_smm: false,
             delivered: 0,
         };
         machine.reset();
@@ -267,6 +294,9 @@ impl Machine {
                 0 => {}
                 number => return Ok(MachineStop::Requested(number)),
             }
+            if let Some(stop) = self.follow_board() {
+                return Ok(stop);
+            }
             self.vcpu.drop_stale()?;
             let now = self.advance();
             if self.vcpu.state.sys.activity == Activity::Shutdown {
@@ -311,6 +341,47 @@ impl Machine {
             if futile == FUTILE {
                 return Ok(MachineStop::Stuck);
             }
+        }
+    }
+
+    /// Does what the board's lines ask for.
+    fn follow_board(&mut self) -> Option<MachineStop> {
+        self.chipset.as_ref()?;
+        if Pins::take(&self.pins.power_off) {
+            return Some(MachineStop::PowerOff);
+        }
+        if Pins::take(&self.pins.reset) {
+            if !self.restarts {
+                return Some(MachineStop::Reset);
+            }
+            if let Some(chipset) = &mut self.chipset {
+                chipset.reset();
+            }
+            self.reset();
+            self.nmi = false;
+            self.smi.store(false, Ordering::Relaxed);
+            self.pins.remap.store(true, Ordering::Relaxed);
+        }
+        let a20 = !self.pins.a20_closed.load(Ordering::Relaxed);
+        if a20 != self.vcpu.state.sys.a20 {
+            self.vcpu.state.sys.a20 = a20;
+            self.touch();
+        }
+        let smm = self.vcpu.state.sys.smm;
+        if Pins::take(&self.pins.remap) || smm != self.mapped_smm {
+            self.remap(smm);
+        }
+        None
+    }
+
+    /// Maps memory and ports as the guest has set the chipset.
+    fn remap(&mut self, smm: bool) {
+        self.mapped_smm = smm;
+        if let (Some(chipset), Some(system)) = (&mut self.chipset, &self.vcpu.env.system) {
+            chipset.follow(&mut system.ports(), &self.phys, smm);
+        }
+        if self.phys.take_remapped() {
+            self.cx().paged().flush(true);
         }
     }
 
@@ -373,6 +444,7 @@ impl Machine {
         const NMI: u8 = 2;
         // While one is handled, another waits (SDM volume 3, 32.3).
         if !self.vcpu.state.sys.smm && self.smi.swap(false, Ordering::Relaxed) {
+            self.remap(true);
             smm::enter(&self.cx());
             return true;
         }

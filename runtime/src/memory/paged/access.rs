@@ -130,6 +130,7 @@ impl Paged {
                 Some(host) => unsafe {
                     std::ptr::copy_nonoverlapping(part.as_ptr(), host, part.len());
                 },
+                None if self.phys.write_shadow(piece.phys, part) => {}
                 None if piece.place == Place::Io => self.write_io(piece.phys, part),
                 None => {}
             }

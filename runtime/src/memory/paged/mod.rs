@@ -1,6 +1,6 @@
 //! Guest memory of a full system: linear addresses through paging to physical memory.
 //!
-//! - `phys.rs`: what is at a physical address.
+//! - `phys.rs`: what is at a physical address; `shadow.rs`: where that changes.
 //! - `walk.rs`: the guest's paging structures. `tlb.rs`: what walks have found.
 //! - `access.rs`: reads, writes and fetches; `device.rs`: those of devices.
 //! - `stats.rs`: counters.
@@ -8,6 +8,7 @@
 mod access;
 mod device;
 mod phys;
+mod shadow;
 mod stats;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::PAGE;
+use super::shadow::{self, Shadow};
 
 /// Why a range cannot be mapped.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +83,8 @@ pub enum Place {
 pub struct PhysMemory {
     /// By start.
     ranges: Vec<Range>,
+    /// What shows at A0000h to FFFFFh, if there is RAM.
+    pub(super) shadow: Option<Box<Shadow>>,
     /// Memory-mapped devices.
     mmio: Mutex<Bus>,
     /// Pages whose translations must go because a device or a system access wrote to them.
@@ -112,6 +115,23 @@ impl PhysMemory {
     /// If the range is not made of whole pages, overlaps another, or the host has no memory.
     pub fn add_ram(&mut self, start: u64, len: u64) -> Result<(), PhysError> {
         self.add(start, len, false)
+    }
+
+    /// Maps zeroed RAM from address 0 on, of which devices hide A0000h to FFFFFh until
+    /// [`PhysMemory::set_shadow`] shows it.
+    ///
+    /// # Errors
+    /// As [`PhysMemory::add_ram`]; it has to reach to 1 MiB at least.
+    pub fn add_low_ram(&mut self, len: u64) -> Result<(), PhysError> {
+        if len < shadow::END {
+            return Err(PhysError::BadRange { start: 0, len });
+        }
+        self.add(0, len, false)?;
+        if let Some((range, offset)) = self.find(shadow::START) {
+            let ram = range.host.wrapping_add(offset as usize);
+            self.shadow = Some(Box::new(Shadow::new(ram)));
+        }
+        Ok(())
     }
 
     /// Maps ROM with that content, filled up with zeros to whole pages.
@@ -176,6 +196,9 @@ impl PhysMemory {
     /// Where the page that holds `addr` is.
     #[inline]
     pub fn place(&self, addr: u64) -> Place {
+        if let Some(place) = self.shadow.as_ref().and_then(|s| s.place(addr)) {
+            return place;
+        }
         let Some((range, offset)) = self.find(addr) else {
             return Place::Io;
         };
@@ -223,7 +246,9 @@ impl PhysMemory {
             let at = addr.wrapping_add(done as u64);
             let offset = at % PAGE;
             let n = ((PAGE - offset) as usize).min(bytes.len() - done);
-            if let Place::Ram(host) = self.place(at) {
+            if self.write_shadow(at, &bytes[done..done + n]) {
+                // Nobody reads there.
+            } else if let Place::Ram(host) = self.place(at) {
                 if self.hits_code(at, n as u64) {
                     self.note_dirty(at);
                 }
@@ -240,7 +265,11 @@ impl PhysMemory {
         let mut bytes = [0; PAGE as usize];
         for range in self.ranges.iter().filter(|r| !r.rom) {
             for at in (0..range.len).step_by(PAGE as usize) {
-                self.read_bytes(range.start + at, &mut bytes);
+                let from = range.host.wrapping_add(at as usize);
+                // SAFETY: a whole page of the mapping; `bytes` is not guest memory.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len());
+                }
                 if bytes != [0; PAGE as usize] {
                     (range.start + at).hash(hasher);
                     bytes.hash(hasher);
@@ -263,7 +292,7 @@ impl PhysMemory {
     /// the first of the page: then every soft TLB must stop writing to it unseen. Nothing is noted
     /// outside memory.
     pub(super) fn note_code(&self, addr: u64, len: u64) -> bool {
-        let Some(code) = self.code(addr) else {
+        let Some(code) = self.code(addr).filter(|_| self.place(addr) != Place::Io) else {
             return false;
         };
         code.fetch_or(pieces(addr, len), Ordering::SeqCst) == 0
@@ -325,8 +354,12 @@ impl PhysMemory {
     /// The host address of an aligned entry, and whether it can be written.
     #[inline]
     fn entry(&self, addr: u64) -> Option<(*mut u8, bool)> {
-        let (range, offset) = self.find(addr)?;
-        Some((range.host.wrapping_add(offset as usize), !range.rom))
+        let inside = (addr % PAGE) as usize;
+        match self.place(addr) {
+            Place::Ram(host) => Some((host.wrapping_add(inside), true)),
+            Place::Rom(host) => Some((host.wrapping_add(inside), false)),
+            Place::Io => None,
+        }
     }
 
     /// Reads a 32-bit entry; `addr` is aligned. All ones where no memory is.
