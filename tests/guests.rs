@@ -1,10 +1,11 @@
-//! Unmodified guests of a whole system, from Debian packages: memtest86+ and a Debian kernel. Each
+//! Unmodified guests of a whole system, from Debian packages: memtest86+, a Debian kernel and SeaBIOS. Each
 //! runs in the interpreter and in the tiered engine in deterministic time, and both must print the
 //! same, execute the same number of instructions, and end with the same registers and RAM.
 //! `tests/install-guests` fetches the images.
 
 mod cpio;
 
+use metaphrase_devices::MemoryDisk;
 use metaphrase_devices::serial::SerialSink;
 use metaphrase_runtime::machine::TimeMode;
 use metaphrase_runtime::machine::linux_boot;
@@ -15,7 +16,10 @@ use std::sync::{Arc, Mutex};
 
 /// A guest: an image with what it is given.
 struct Guest {
-    kernel: PathBuf,
+    /// A bzImage, or firmware.
+    image: PathBuf,
+    /// It is firmware; its debug console is what is read.
+    firmware: bool,
     initrd: Vec<u8>,
     command_line: &'static str,
     ram: u64,
@@ -35,7 +39,12 @@ struct Outcome {
 /// An image from a package. Without it the test says loudly that nothing was tested, or fails where
 /// the guests are required.
 fn image(name: &str) -> Option<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guests/system/boot");
+    image_in("boot", name)
+}
+
+fn image_in(directory: &str, name: &str) -> Option<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guests/system");
+    let dir = dir.join(directory);
     let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
     let fits = |p: &PathBuf| {
         let file = p.file_name().unwrap_or_default();
@@ -64,18 +73,25 @@ impl Guest {
         let cpu = CpuModel::from_name("x86-64-v2").expect("a model");
         let mut config = PcConfig::new(self.ram, cpu, options);
         config.time = TimeMode::Deterministic { shift: self.shift };
-        config.serial = sink;
+        let image = std::fs::read(&self.image).expect("the image");
+        if self.firmware {
+            config.debug_console = Some(sink);
+            config.firmware = Some(image.clone());
+        } else {
+            config.serial = sink;
+        }
         let (parts, _board) = pc(config).expect("a PC");
         let mut machine = Machine::new(parts).expect("a machine");
-        let kernel = std::fs::read(&self.kernel).expect("the image");
-        linux_boot::load(
-            &mut machine,
-            self.ram,
-            &kernel,
-            &self.initrd,
-            self.command_line,
-        )
-        .expect("a bzImage");
+        if !self.firmware {
+            linux_boot::load(
+                &mut machine,
+                self.ram,
+                &image,
+                &self.initrd,
+                self.command_line,
+            )
+            .expect("a bzImage");
+        }
         let stop = machine.run(self.budget).expect("the engine goes on");
         let text = String::from_utf8_lossy(&output.lock().expect("output")).into_owned();
         Outcome {
@@ -91,7 +107,7 @@ impl Guest {
         let [a, b] = [Engine::Interp, Engine::Tiered].map(|engine| self.run(engine));
         println!(
             "{}: {} instructions, digest {:#018x}",
-            self.kernel.display(),
+            self.image.display(),
             a.instructions,
             a.digest
         );
@@ -106,7 +122,8 @@ impl Guest {
 fn memtest(name: &str) {
     let Some(kernel) = image(name) else { return };
     let guest = Guest {
-        kernel,
+        image: kernel,
+        firmware: false,
         initrd: Vec::new(),
         command_line: "console=ttyS0,115200",
         ram: 8 << 20,
@@ -157,7 +174,8 @@ fn a_debian_kernel_boots_to_user_space() {
     archive.file("init", script.as_bytes());
     archive.device("dev/console", 5, 1);
     let guest = Guest {
-        kernel,
+        image: kernel,
+        firmware: false,
         initrd: archive.finish(),
         command_line: "console=ttyS0 quiet panic=-1 nokaslr",
         ram: 128 << 20,
@@ -166,7 +184,7 @@ fn a_debian_kernel_boots_to_user_space() {
     };
     let outcome = guest.agree();
     let text = &outcome.text;
-    assert_eq!(outcome.stop, MachineStop::Halted, "{text}");
+    assert_eq!(outcome.stop, MachineStop::PowerOff, "{text}");
     assert!(text.contains("user space: x86_64 42"), "{text}");
     let native = std::process::Command::new("sha256sum")
         .arg("/bin/busybox")
@@ -177,5 +195,73 @@ fn a_debian_kernel_boots_to_user_space() {
         text.contains(native.trim()),
         "the same hash as the host's: {text}"
     );
-    assert!(text.contains("System halted"), "{text}");
+    assert!(text.contains("Power down"), "{text}");
+}
+
+/// SeaBIOS finds no disk. Before, it has moved itself into shadowed RAM, left a handler in SMRAM,
+/// and found the board through fw_cfg, PCI and the NVRAM; afterwards it resets the machine.
+#[test]
+fn seabios_finds_nothing_to_boot_from_and_resets() {
+    let Some(image) = image_in("usr/share/seabios", "bios-256k.bin") else {
+        return;
+    };
+    let guest = Guest {
+        image,
+        firmware: true,
+        initrd: Vec::new(),
+        command_line: "",
+        ram: 64 << 20,
+        shift: 4,
+        budget: 30_000_000,
+    };
+    let outcome = guest.agree();
+    let text = &outcome.text;
+    assert!(text.starts_with("SeaBIOS (version"), "{text}");
+    assert!(text.contains("len 0x0000000004000000 [RAM]"), "{text}");
+    assert!(text.contains("Found 4 PCI devices"), "{text}");
+    assert!(text.contains("PS2 keyboard initialized"), "{text}");
+    assert!(text.contains("Attempting a hard reboot"), "{text}");
+    let again = text.matches("SeaBIOS (version").count();
+    assert!(again > 1, "it starts anew after the reset: {text}");
+}
+
+/// A boot sector has SeaBIOS read the sector after it, and ends the run with the byte it finds
+/// there: through the IDE disk, and the port for exit codes.
+#[test]
+fn seabios_boots_a_disk_whose_program_gives_the_exit_code() {
+    const FOUND: u8 = 0x21;
+    #[rustfmt::skip]
+    const PROGRAM: [u8; 29] = [
+        0x31, 0xc0, 0x8e, 0xc0, 0x8e, 0xd8, // ES and DS: 0
+        0xbb, 0x00, 0x7e,                   // to 7E00h
+        0xb8, 0x01, 0x02,                   // read one sector,
+        0xb9, 0x02, 0x00, 0xba, 0x80, 0x00, // the second of the first disk
+        0xcd, 0x13,
+        0xa0, 0x00, 0x7e,                   // its first byte
+        0xba, 0x01, 0x05, 0xee,             // to port 501h
+        0xeb, 0xfe,
+    ];
+    let Some(image) = image_in("usr/share/seabios", "bios-256k.bin") else {
+        return;
+    };
+    let mut sectors = vec![0; 1 << 20];
+    sectors[..PROGRAM.len()].copy_from_slice(&PROGRAM);
+    sectors[510..512].copy_from_slice(&[0x55, 0xaa]);
+    sectors[512] = FOUND;
+    for engine in [Engine::Interp, Engine::Tiered] {
+        let options = Options {
+            engine,
+            ..Options::default()
+        };
+        let cpu = CpuModel::from_name("x86-64-v2").expect("a model");
+        let mut config = PcConfig::new(64 << 20, cpu, options);
+        config.time = TimeMode::Deterministic { shift: 4 };
+        config.firmware = Some(std::fs::read(&image).expect("the image"));
+        config.disk = Some(Box::new(MemoryDisk::new(sectors.clone())));
+        config.debug_exit = Some(0x501);
+        let (parts, _board) = pc(config).expect("a PC");
+        let mut machine = Machine::new(parts).expect("a machine");
+        let stop = machine.run(100_000_000).expect("the engine goes on");
+        assert_eq!(stop, MachineStop::Requested(2 * u32::from(FOUND) + 1));
+    }
 }

@@ -125,9 +125,18 @@ fn unusable(path: &Path, error: &dyn std::fmt::Display) -> Failure {
     }
 }
 
+/// A file that cannot be opened or read.
+fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
+    let mut failure = unusable(path, error);
+    if error.kind() == std::io::ErrorKind::NotFound {
+        failure.code = exit::NOT_FOUND;
+    }
+    failure
+}
+
 /// A raw image.
 fn disk(path: &Path, read_only: bool) -> Result<Box<dyn BlockBackend>, Failure> {
-    let disk = RawDisk::open(path, read_only).map_err(|error| unusable(path, &error))?;
+    let disk = RawDisk::open(path, read_only).map_err(|error| unreadable(path, &error))?;
     Ok(Box::new(disk))
 }
 
@@ -141,13 +150,5 @@ fn debug_console(path: &Path) -> Result<Box<dyn SerialSink>, Failure> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path).map_err(|error| Failure {
-        code: if error.kind() == std::io::ErrorKind::NotFound {
-            exit::NOT_FOUND
-        } else {
-            exit::CANNOT_RUN
-        },
-        message: format!("{}: {error}", path.display()),
-        hint: None,
-    })
+    std::fs::read(path).map_err(|error| unreadable(path, &error))
 }
