@@ -14,6 +14,7 @@ use metaphrase_runtime::machine::Parts;
 use metaphrase_runtime::machine::lockstep::{Compared, compare};
 use metaphrase_runtime::memory::PhysMemory;
 use metaphrase_runtime::{CpuModel, Machine, MachineStop, Options};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -135,34 +136,53 @@ fn survive(names: &[&str], strings: u64) {
         Some(n) => n..n + 1,
         None => 0..strings,
     };
-    for context in Context::all() {
-        let mut machines: Vec<Machine> = names.iter().map(|n| machine(options(n))).collect();
-        let common = common(context);
-        let watch = Watch {
-            flags: machines.iter().map(Machine::stop_flag).collect(),
-            started: Mutex::new(Instant::now()),
-            over: AtomicBool::new(false),
-        };
-        std::thread::scope(|scope| {
-            let _over = Over(&watch);
-            scope.spawn(|| watch.look());
-            for n in numbers.clone() {
-                let _name = Name(context, n);
-                watch.begin();
-                for machine in &mut machines {
-                    load(machine, context, &common, n);
+    let contexts = Mutex::new(Context::all().into_iter());
+    let next = || {
+        contexts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .next()
+    };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(context) = next() {
+                    survive_in(context, names, numbers.clone());
                 }
-                let stop = run(names, &mut machines);
-                assert!(!matches!(stop, MachineStop::Requested(_)), "it hangs");
-                let mut rom = [0; 4096];
-                for machine in &machines {
-                    machine.memory().read_bytes(RAM as u64, &mut rom);
-                    assert!(rom == ROM, "ROM was written to");
-                }
+            });
+        }
+    });
+}
+
+/// The same in one mode and level.
+fn survive_in(context: Context, names: &[&str], numbers: Range<u64>) {
+    let mut machines: Vec<Machine> = names.iter().map(|n| machine(options(n))).collect();
+    let common = common(context);
+    let watch = Watch {
+        flags: machines.iter().map(Machine::stop_flag).collect(),
+        started: Mutex::new(Instant::now()),
+        over: AtomicBool::new(false),
+    };
+    std::thread::scope(|scope| {
+        let _over = Over(&watch);
+        scope.spawn(|| watch.look());
+        for n in numbers {
+            let _name = Name(context, n);
+            watch.begin();
+            for machine in &mut machines {
+                load(machine, context, &common, n);
             }
-        });
-        eprintln!("{context:?}: {} instructions", machines[0].instructions());
-    }
+            let stop = run(names, &mut machines);
+            assert!(!matches!(stop, MachineStop::Requested(_)), "it hangs");
+            let mut rom = [0; 4096];
+            for machine in &machines {
+                machine.memory().read_bytes(RAM as u64, &mut rom);
+                assert!(rom == ROM, "ROM was written to");
+            }
+        }
+    });
+    eprintln!("{context:?}: {} instructions", machines[0].instructions());
 }
 
 /// Runs what was loaded: one machine, or two side by side.
@@ -181,7 +201,7 @@ const MILLION: u64 = 1_000_000 / LENGTH as u64 + 1;
 
 #[test]
 fn random_instructions_in_the_interpreter() {
-    survive(&["interpreter"], 200);
+    survive(&["interpreter"], 40);
 }
 
 #[test]
