@@ -87,7 +87,7 @@ impl PhysMemory {
         let Some(shadow) = &self.shadow else {
             return;
         };
-        let route = u8::from(read_ram) * READ_RAM | u8::from(write_ram) * WRITE_RAM;
+        let route = (u8::from(read_ram) * READ_RAM) | (u8::from(write_ram) * WRITE_RAM);
         for addr in (start..start.saturating_add(len)).step_by(PAGE as usize) {
             let Some(n) = Shadow::index(addr) else {
                 continue;

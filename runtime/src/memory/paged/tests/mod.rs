@@ -3,4 +3,5 @@
 mod code;
 mod identity;
 mod model;
+mod shadow;
 mod walks;
