@@ -1,5 +1,5 @@
 //! Small devices of one or two ports: fast A20 and reset (92h), the progress code of firmware
-//! (80h), a debug console (402h), and a port that ends the run with an exit code.
+//! (80h), the coprocessor's error (F0h), a debug console (402h), and a port that ends the run with an exit code.
 //!
 //! Port 92h is in the PIIX3's datasheet (290550) only as what older chipsets had; PS/2 machines
 //! brought it. The debug console and the exit port are conventions between virtual machines and
@@ -14,6 +14,8 @@ use crate::{BusDevice, InterruptLine, PortDevice, Width};
 pub const FAST_A20: u16 = 0x92;
 /// Firmware's progress codes.
 pub const POST: u16 = 0x80;
+/// Clears the coprocessor's error; so does the next port.
+pub const FPU_ERROR: u16 = 0xf0;
 /// The debug console.
 pub const DEBUG_CONSOLE: u16 = 0x402;
 /// The exit port.
@@ -96,6 +98,33 @@ impl PortDevice for PostCode {
     }
 }
 
+/// Holds the coprocessor's error: FERR# sets it, any write clears it.
+pub struct FpuError {
+    line: Box<dyn InterruptLine>,
+}
+
+impl FpuError {
+    /// Drives that line, IRQ 13 of a PC.
+    pub fn new(line: Box<dyn InterruptLine>) -> FpuError {
+        FpuError { line }
+    }
+
+    /// FERR# is raised.
+    pub fn raise(&mut self) {
+        self.line.set_level(true);
+    }
+}
+
+impl PortDevice for FpuError {
+    fn read_port(&mut self, _port: u16) -> u8 {
+        0xff
+    }
+
+    fn write_port(&mut self, _port: u16, _value: u8) {
+        self.line.set_level(false);
+    }
+}
+
 /// Bytes written come out.
 pub struct DebugConsole {
     sink: Box<dyn SerialSink>,
@@ -164,6 +193,18 @@ mod tests {
         port.write_port(FAST_A20, 0x00);
         assert!(!a20.level());
         assert_eq!(reset.rises(), 1);
+    }
+
+    #[test]
+    fn a_write_clears_the_coprocessors_error() {
+        let line = Probe::default();
+        let mut error = FpuError::new(line.line());
+        error.raise();
+        assert!(line.level());
+        error.read_port(FPU_ERROR);
+        assert!(line.level(), "a read does not");
+        error.write_port(FPU_ERROR, 0);
+        assert!(!line.level());
     }
 
     #[test]

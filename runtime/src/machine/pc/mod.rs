@@ -29,7 +29,9 @@ use metaphrase_devices::piix::{IsaBridge, PowerFunction};
 use metaphrase_devices::pit::Pit;
 use metaphrase_devices::rtc::Rtc;
 use metaphrase_devices::serial::{NoSink, Serial, SerialSink};
-use metaphrase_devices::system_ports::{self, DebugConsole, DebugExit, FastA20, PostCode};
+use metaphrase_devices::system_ports::{
+    self, DebugConsole, DebugExit, FastA20, FpuError, PostCode,
+};
 use metaphrase_devices::{Bus, BusError, Clock, GuestMemory, InterruptLine, Shared, WiredOr};
 pub use pins::Pins;
 use std::sync::Arc;
@@ -258,6 +260,13 @@ pub fn pc(config: PcConfig) -> Result<(Parts, Board), PcError> {
     ports.attach(0x80, 1, "POST", post.port(system_ports::POST))?;
     ports.attach(0x81, 0xf, "DMA pages", dma.port(dma::PAGES + 1))?;
     ports.attach(0x92, 1, "port A", fast_a20.port(system_ports::FAST_A20))?;
+    let fpu_error = Shared::new(FpuError::new(irqs.line(13)));
+    ports.attach(
+        0xf0,
+        2,
+        "FPU error",
+        fpu_error.port(system_ports::FPU_ERROR),
+    )?;
     ports.attach(0xb2, 2, "APM", pm.port(acpi_pm::APM_CONTROL))?;
     ports.attach(0xc0, 0x20, "8237A", dma.port(dma::SECOND))?;
     ports.attach(0x3f8, 8, "16550A", serial.port(0))?;
@@ -312,6 +321,11 @@ pub fn pc(config: PcConfig) -> Result<(Parts, Board), PcError> {
     ];
     parts.clock = clock;
     parts.smi = smi;
+    parts.fpu_error = Some(Box::new(move |high| {
+        if high {
+            fpu_error.lock().raise();
+        }
+    }));
     parts.restarts = has_firmware;
     pins.remap.store(true, Ordering::Relaxed);
     parts.pins = pins;
