@@ -3,7 +3,6 @@
 //! from the manuals and the psABI's levels, not taken from the tables that they test.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
-#[allow(dead_code)]
 mod command;
 
 use command::{Scratch, metaphrase, stderr};

@@ -4,7 +4,6 @@
 
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
-#[allow(dead_code)]
 mod command;
 
 use command::*;
@@ -94,19 +93,8 @@ fn prepare(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.mov(eax, 15)?; // rt_sigreturn
     a.syscall()?;
     a.set_label(&mut start)?;
-    a.mov(rbx, DATA)?;
-    a.mov(dword_ptr(rbx + 64), FAULTS)?;
-    a.lea(rax, ptr(handler))?;
-    a.mov(qword_ptr(rbx), rax)?;
-    a.mov(qword_ptr(rbx + 8), 0x0400_0004)?; // SA_SIGINFO, SA_RESTORER
-    a.lea(rax, ptr(restorer))?;
-    a.mov(qword_ptr(rbx + 16), rax)?;
-    a.mov(edi, 11)?; // SIGSEGV
-    a.mov(rsi, rbx)?;
-    a.xor(edx, edx)?;
-    a.mov(r10d, 8)?;
-    a.mov(eax, 13)?; // rt_sigaction
-    a.syscall()
+    install_handler(a, DATA, 11, handler, restorer)?; // SIGSEGV
+    a.mov(dword_ptr(rbx + 64), FAULTS)
 }
 
 fn walk(a: &mut CodeAssembler, access: Access) -> Result<(), IcedError> {

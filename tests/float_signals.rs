@@ -3,7 +3,6 @@
 
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
-#[allow(dead_code)]
 mod command;
 
 use command::*;
@@ -59,18 +58,7 @@ fn emit(a: &mut CodeAssembler) -> Result<(), IcedError> {
     a.mov(eax, 15)?; // rt_sigreturn
     a.syscall()?;
     a.set_label(&mut start)?;
-    a.mov(rbx, DATA)?;
-    a.lea(rax, ptr(handler))?;
-    a.mov(qword_ptr(rbx), rax)?;
-    a.mov(qword_ptr(rbx + 8), 0x0400_0004)?; // SA_SIGINFO, SA_RESTORER
-    a.lea(rax, ptr(restorer))?;
-    a.mov(qword_ptr(rbx + 16), rax)?;
-    a.mov(edi, 8)?; // SIGFPE
-    a.mov(rsi, rbx)?;
-    a.xor(edx, edx)?;
-    a.mov(r10d, 8)?;
-    a.mov(eax, 13)?; // rt_sigaction
-    a.syscall()?;
+    install_handler(a, DATA, 8, handler, restorer)?; // SIGFPE
     for (x, y, unmasked, operation) in CASES {
         // Often enough to be compiled.
         let mut again = a.create_label();

@@ -1,4 +1,5 @@
 //! The command as a child process, and small guests in files for it.
+#![allow(dead_code)] // Each test file uses its part.
 
 use iced_x86::IcedError;
 use iced_x86::code_asm::*;
@@ -83,4 +84,27 @@ pub fn stderr(out: &Output) -> String {
 
 pub fn stdout(out: &Output) -> String {
     String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// Writes the call that makes `handler` the guest's handler of a signal, with `restorer` to return
+/// by. `at` is guest memory for the structure; RBX points to it afterwards.
+pub fn install_handler(
+    a: &mut CodeAssembler,
+    at: u64,
+    signal: u32,
+    handler: CodeLabel,
+    restorer: CodeLabel,
+) -> Result<(), IcedError> {
+    a.mov(rbx, at)?;
+    a.lea(rax, ptr(handler))?;
+    a.mov(qword_ptr(rbx), rax)?;
+    a.mov(qword_ptr(rbx + 8), 0x0400_0004)?; // SA_SIGINFO, SA_RESTORER
+    a.lea(rax, ptr(restorer))?;
+    a.mov(qword_ptr(rbx + 16), rax)?;
+    a.mov(edi, signal)?;
+    a.mov(rsi, rbx)?;
+    a.xor(edx, edx)?;
+    a.mov(r10d, 8)?;
+    a.mov(eax, 13)?; // rt_sigaction
+    a.syscall()
 }

@@ -177,7 +177,8 @@ pub fn install() -> Result<(), BackendError> {
 }
 
 #[cfg(all(target_arch = "x86_64", not(feature = "portable-float")))]
-/// What SIGFPE is asked first.
+/// What SIGFPE is asked first. It may only be called from a signal handler, with the number and
+/// context that the handler was given.
 type FloatHook = unsafe fn(c_int, *mut c_void) -> bool;
 
 #[cfg(all(target_arch = "x86_64", not(feature = "portable-float")))]

@@ -16,6 +16,7 @@ pub(crate) mod float;
 mod int;
 mod loaded;
 mod memory;
+mod state;
 mod tlb;
 mod vector;
 mod window;
@@ -27,7 +28,7 @@ use crate::layout::{HelperTable, StateLayout};
 use crate::options::{MemoryModel, OptLevel, Options};
 use cranelift_codegen::ir::{
     self as clif, AbiParam, AliasRegionData, BlockArg, Function, InstBuilder, MemFlags,
-    MemFlagsData, Opcode, Signature, SourceLoc, TrapCode, UserFuncName, types,
+    MemFlagsData, Signature, SourceLoc, TrapCode, UserFuncName, types,
 };
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -485,72 +486,6 @@ impl Lower<'_, '_> {
             bits
         };
         self.b.ins().iconst(ty, bits as i64)
-    }
-
-    fn load_with(
-        &mut self,
-        ty: clif::Type,
-        flags: MemFlags,
-        at: clif::Value,
-        offset: i32,
-    ) -> clif::Value {
-        let (inst, dfg) = self
-            .b
-            .ins()
-            .Load(Opcode::Load, ty, flags, offset.into(), at);
-        dfg.first_result(inst)
-    }
-
-    fn store_with(&mut self, flags: MemFlags, value: clif::Value, at: clif::Value, offset: i32) {
-        let ty = self.b.func.dfg.value_type(value);
-        self.b
-            .ins()
-            .Store(Opcode::Store, ty, flags, offset.into(), value, at);
-    }
-
-    /// How a guest register is accessed.
-    fn state_flags(&self, reg: Reg) -> MemFlags {
-        match reg {
-            Reg::Fuel => self.in_fuel,
-            _ => self.in_state,
-        }
-    }
-
-    fn load_state(&mut self, ty: clif::Type, offset: u32) -> clif::Value {
-        self.load_with(ty, self.in_state, self.state, offset as i32)
-    }
-
-    fn store_state(&mut self, value: clif::Value, offset: u32) {
-        self.store_with(self.in_state, value, self.state, offset as i32);
-    }
-
-    fn store_state_const(&mut self, ty: clif::Type, bits: u64, offset: u32) {
-        let value = self.iconst(ty, bits);
-        self.store_state(value, offset);
-    }
-
-    /// Zero-extends an integer to 64 bits; floats give their bits.
-    fn widen(&mut self, value: clif::Value) -> clif::Value {
-        let ty = self.b.func.dfg.value_type(value);
-        let value = match ty {
-            types::F32 => self.bitcast(types::I32, value),
-            types::F64 => self.bitcast(types::I64, value),
-            _ => value,
-        };
-        if self.b.func.dfg.value_type(value) == types::I64 {
-            value
-        } else {
-            self.b.ins().uextend(types::I64, value)
-        }
-    }
-
-    /// The same bits as another type of the same size.
-    fn bitcast(&mut self, ty: clif::Type, value: clif::Value) -> clif::Value {
-        if self.b.func.dfg.value_type(value) == ty {
-            return value;
-        }
-        let flags = MemFlagsData::new().with_endianness(clif::Endianness::Little);
-        self.b.ins().bitcast(ty, flags, value)
     }
 
     /// Goes on in a cold block if `cond` is not 0; the caller fills it and then calls

@@ -10,6 +10,12 @@ use metaphrase_ir::{ExitReason, Type};
 ///
 /// The arguments are the instruction, the guest state and the run's context. A handler may assume
 /// what `Program::new` guarantees: slots lie in the state, branch distances in the program.
+///
+/// # Safety
+/// The instruction is one of a live program whose handler this is, the state a valid guest state
+/// attached to its environment, the context that of the run; nobody else uses state or context
+/// during the call. Every `unsafe fn` of the interpreter with these arguments is a handler, or a
+/// part of one, under this contract.
 pub(super) type Handler = unsafe fn(*const Ins, *mut u8, *mut Context<'_>) -> *const Ins;
 
 /// A predecoded instruction. Slots are byte offsets from the start of the guest state.

@@ -8,6 +8,8 @@ use metaphrase_ir::{FloatCc, Helper, Inst, Op, Region, Type};
 /// Operands and results as they lie in slots.
 trait Slot: Copy {
     fn wide(self) -> u128;
+    /// # Safety
+    /// The slot lies in the state at `st`, and holds the value's type.
     unsafe fn write(st: *mut u8, slot: u16, value: u128);
 }
 

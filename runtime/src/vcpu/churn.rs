@@ -99,14 +99,6 @@ impl Vcpu {
                 found |= self.invalidate_piece(phys);
             }
         }
-        // A repeated string instruction is refused for a whole run: the code may be anywhere on the
-        // page.
-        let phys = |paged: &Paged| paged.translate(addr, Access::Read, Rights::Current).ok();
-        if !found && let Some(phys) = self.env.memory.paged().and_then(phys) {
-            let holds = |paged: &Paged| paged.phys().has_code(phys / PAGE);
-            found = self.env.memory.paged().is_some_and(holds);
-            self.invalidate_page(phys / PAGE)?;
-        }
         if !found {
             // A defect of ours; the guest must not make us try for ever.
             debug_assert!(false, "write at {addr:#x} refused for no reason");

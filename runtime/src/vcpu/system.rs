@@ -205,10 +205,10 @@ impl Vcpu {
     /// Makes what the lifter says of pages physical, notes that they hold code, and gives the PC
     /// and physical address at which the code enters a second page.
     pub(super) fn settle(&mut self, lifted: &mut Lifted) -> Option<(u64, u64)> {
+        let paged = self.env.memory.paged()?;
         let pc = lifted.region.pc;
         let address = self.code_address(pc).ok()?;
         let bytes = crate::cache::guest_bytes(&lifted.region);
-        let paged = self.env.memory.paged()?;
         let (_, last) = lifted.region.page?;
         let mut second = None;
         lifted.pages = vec![address / PAGE];

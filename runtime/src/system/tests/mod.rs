@@ -21,6 +21,7 @@ mod smm;
 mod tables;
 mod transfers;
 mod world;
+mod world_stack;
 
 use super::*;
 use crate::cpu_model::CpuModel;

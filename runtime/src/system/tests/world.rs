@@ -2,6 +2,7 @@
 //! the memory and registers that they change.
 
 use super::model::{Fields, Jump, Model, Refusal};
+use super::world_stack::Stack;
 
 const TS: u8 = 10;
 const NP: u8 = 11;
@@ -19,18 +20,6 @@ pub struct Registers {
     pub cpl: u64,
     /// ES, DS, FS, GS: all of them of level 0, or of 3 at CPL 3.
     pub data: [u16; 4],
-}
-
-/// A stack while something is pushed or popped.
-struct Stack {
-    base: u64,
-    limit: u64,
-    expand_down: bool,
-    /// The width of the stack pointer in bits.
-    width: u32,
-    pointer: u64,
-    /// The error code of #SS.
-    code: u32,
 }
 
 /// What the instructions see.
@@ -53,12 +42,12 @@ fn error(selector: u16) -> u32 {
     u32::from(selector) / 4 * 4
 }
 
-fn canonical(address: u64) -> bool {
+pub(super) fn canonical(address: u64) -> bool {
     matches!(address >> 47, 0 | 0x1_ffff)
 }
 
 impl World {
-    fn read(&self, address: u64, bytes: u64) -> u64 {
+    pub(super) fn read(&self, address: u64, bytes: u64) -> u64 {
         let mut value = 0;
         for n in 0..bytes {
             let byte = self.memory.get((address + n) as usize).copied();
@@ -67,103 +56,12 @@ impl World {
         value
     }
 
-    fn write(&mut self, address: u64, bytes: u64, value: u64) {
+    pub(super) fn write(&mut self, address: u64, bytes: u64, value: u64) {
         for n in 0..bytes {
             if let Some(byte) = self.memory.get_mut((address + n) as usize) {
                 *byte = (value >> (8 * n)) as u8;
             }
         }
-    }
-
-    /// The stack that SS:RSP is: flat, of 32 bits, or 64-bit code's.
-    fn current(&self) -> Stack {
-        let width = if self.model.bits64 { 64 } else { 32 };
-        Stack {
-            base: 0,
-            limit: 0xffff_ffff,
-            expand_down: false,
-            width,
-            pointer: self.registers.rsp,
-            code: 0,
-        }
-    }
-
-    fn stack(&self, d: &Fields, pointer: u64, code: u32) -> Stack {
-        let width = if d.db { 32 } else { 16 };
-        Stack {
-            base: d.base,
-            limit: d.limit,
-            expand_down: d.kind & 4 != 0,
-            width,
-            pointer: pointer % (1 << width),
-            code,
-        }
-    }
-
-    fn long_stack(&self, pointer: u64) -> Stack {
-        Stack {
-            base: 0,
-            limit: 0,
-            expand_down: false,
-            width: 64,
-            pointer,
-            code: 0,
-        }
-    }
-
-    fn within(&self, stack: &Stack, pointer: u64, bytes: u64) -> Result<u64, Refusal> {
-        let fine = (0..bytes).all(|n| {
-            if stack.width == 64 {
-                return canonical(pointer.wrapping_add(n));
-            }
-            let at = pointer + n;
-            let top = if stack.width == 32 {
-                0xffff_ffff
-            } else {
-                0xffff
-            };
-            if stack.expand_down {
-                at > stack.limit && at <= top
-            } else {
-                // A segment of 4 GiB has no end.
-                at <= stack.limit || stack.limit == 0xffff_ffff
-            }
-        });
-        if !fine {
-            return Err((SS, stack.code));
-        }
-        let address = stack.base.wrapping_add(pointer);
-        let wide = self.model.ia32e;
-        Ok(if wide { address } else { address % (1 << 32) })
-    }
-
-    fn down(stack: &Stack, bytes: u64) -> u64 {
-        let moved = stack.pointer.wrapping_sub(bytes);
-        if stack.width == 64 {
-            moved
-        } else {
-            moved % (1 << stack.width)
-        }
-    }
-
-    /// "IF stack not large enough for …"
-    fn room(&self, stack: &Stack, values: usize, bytes: u64) -> Result<(), Refusal> {
-        for n in 1..=values as u64 {
-            self.within(stack, World::down(stack, n * bytes), bytes)?;
-        }
-        Ok(())
-    }
-
-    fn push(&mut self, stack: &mut Stack, bytes: u64, value: u64) {
-        stack.pointer = World::down(stack, bytes);
-        let at = self.within(stack, stack.pointer, bytes).unwrap();
-        self.write(at, bytes, value);
-    }
-
-    fn pop(&self, stack: &mut Stack, bytes: u64) -> Result<u64, Refusal> {
-        let at = self.within(stack, stack.pointer, bytes)?;
-        stack.pointer = World::down(stack, bytes.wrapping_neg());
-        Ok(self.read(at, bytes))
     }
 
     fn accessed(&mut self, selector: u16) {
