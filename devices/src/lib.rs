@@ -22,6 +22,7 @@ pub mod i440fx;
 pub mod ide;
 pub mod keyboard;
 pub mod lines;
+pub mod net;
 pub mod pci;
 pub mod pic;
 pub mod piix;
