@@ -4,134 +4,26 @@
 //! `tests/install-guests` fetches the images.
 
 mod cpio;
+mod guest_kit;
 
+use guest_kit::{Guest, in_both, read_image};
 use metaphrase_devices::MemoryDisk;
-use metaphrase_devices::serial::SerialSink;
 use metaphrase_runtime::machine::TimeMode;
-use metaphrase_runtime::machine::linux_boot;
-use metaphrase_runtime::machine::pc::{PcConfig, pc};
-use metaphrase_runtime::{CpuModel, Engine, Machine, MachineStop, Options};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-
-/// A guest: an image with what it is given.
-struct Guest {
-    /// A bzImage, or firmware.
-    image: PathBuf,
-    /// It is firmware; its debug console is what is read.
-    firmware: bool,
-    initrd: Vec<u8>,
-    command_line: &'static str,
-    ram: u64,
-    shift: u32,
-    budget: u64,
-}
-
-/// What a run ended with.
-#[derive(PartialEq)]
-struct Outcome {
-    stop: MachineStop,
-    text: String,
-    instructions: u64,
-    digest: u64,
-}
-
-/// An image from a package. Without it the test says loudly that nothing was tested, or fails where
-/// the guests are required.
-fn image(name: &str) -> Option<PathBuf> {
-    image_in("boot", name)
-}
-
-fn image_in(directory: &str, name: &str) -> Option<PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guests/system");
-    let dir = dir.join(directory);
-    let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
-    let fits = |p: &PathBuf| {
-        let file = p.file_name().unwrap_or_default();
-        file.to_string_lossy().starts_with(name)
-    };
-    let found = entries.map(|e| e.path()).filter(fits).max();
-    if found.is_none() {
-        let message = format!("no {name}* in {}: run tests/install-guests", dir.display());
-        assert!(
-            std::env::var_os("METAPHRASE_REQUIRE_GUESTS").is_none(),
-            "{message}"
-        );
-        println!("NOT TESTED: {message}");
-    }
-    found
-}
-
-impl Guest {
-    fn run(&self, engine: Engine) -> Outcome {
-        let output = Arc::new(Mutex::new(Vec::new()));
-        let sink: Box<dyn SerialSink> = Box::new(output.clone());
-        let options = Options {
-            engine,
-            ..Options::default()
-        };
-        let cpu = CpuModel::from_name("x86-64-v2").expect("a model");
-        let mut config = PcConfig::new(self.ram, cpu, options);
-        config.time = TimeMode::Deterministic { shift: self.shift };
-        let image = std::fs::read(&self.image).expect("the image");
-        if self.firmware {
-            config.debug_console = Some(sink);
-            config.firmware = Some(image.clone());
-        } else {
-            config.serial = sink;
-        }
-        let (parts, _board) = pc(config).expect("a PC");
-        let mut machine = Machine::new(parts).expect("a machine");
-        if !self.firmware {
-            linux_boot::load(
-                &mut machine,
-                self.ram,
-                &image,
-                &self.initrd,
-                self.command_line,
-            )
-            .expect("a bzImage");
-        }
-        let stop = machine.run(self.budget).expect("the engine goes on");
-        let text = String::from_utf8_lossy(&output.lock().expect("output")).into_owned();
-        Outcome {
-            stop,
-            text,
-            instructions: machine.instructions(),
-            digest: machine.digest(),
-        }
-    }
-
-    /// Runs in both engines; what they agree on.
-    fn agree(&self) -> Outcome {
-        let [a, b] = [Engine::Interp, Engine::Tiered].map(|engine| self.run(engine));
-        println!(
-            "{}: {} instructions, digest {:#018x}",
-            self.image.display(),
-            a.instructions,
-            a.digest
-        );
-        assert_eq!(a.text, b.text, "what the guest prints");
-        assert_eq!(a.instructions, b.instructions);
-        assert_eq!(a.digest, b.digest, "registers and RAM");
-        assert_eq!(a.stop, b.stop);
-        a
-    }
-}
+use metaphrase_runtime::{Engine, MachineStop};
 
 fn memtest(name: &str) {
-    let Some(kernel) = image(name) else { return };
-    let guest = Guest {
-        image: kernel,
-        firmware: false,
-        initrd: Vec::new(),
-        command_line: "console=ttyS0,115200",
-        ram: 8 << 20,
-        shift: 5,
-        budget: 400_000_000,
+    let Some(kernel) = read_image("boot", name) else {
+        return;
     };
-    let outcome = guest.agree();
-    let text = &outcome.text;
+    let outcome = in_both(|engine| {
+        let mut guest = Guest::new(engine, 8 << 20, |config| {
+            config.time = TimeMode::Deterministic { shift: 5 };
+        });
+        guest.load(&kernel, &[], "console=ttyS0,115200");
+        guest.run(400_000_000);
+        guest.outcome()
+    });
+    let text = &outcome.serial;
     assert!(text.contains("Memtest86+ v"), "the banner: {text:?}");
     let test = (0..10).rev().find(|n| text.contains(&format!("#{n}  [")));
     assert!(test >= Some(3), "patterns ran as far as test {test:?}");
@@ -156,7 +48,7 @@ fn memtest86_32_bit_finds_no_error() {
 
 #[test]
 fn a_debian_kernel_boots_to_user_space() {
-    let Some(kernel) = image("vmlinuz-") else {
+    let Some(kernel) = read_image("boot", "vmlinuz-") else {
         return;
     };
     let script = "#!/bin/busybox sh\n\
@@ -173,17 +65,14 @@ fn a_debian_kernel_boots_to_user_space() {
     archive.file("bin/busybox", &busybox);
     archive.file("init", script.as_bytes());
     archive.device("dev/console", 5, 1);
-    let guest = Guest {
-        image: kernel,
-        firmware: false,
-        initrd: archive.finish(),
-        command_line: "console=ttyS0 quiet panic=-1 nokaslr",
-        ram: 128 << 20,
-        shift: 2,
-        budget: 5_000_000_000,
-    };
-    let outcome = guest.agree();
-    let text = &outcome.text;
+    let initrd = archive.finish();
+    let outcome = in_both(|engine| {
+        let mut guest = Guest::new(engine, 128 << 20, |_| {});
+        guest.load(&kernel, &initrd, "console=ttyS0 quiet panic=-1 nokaslr");
+        guest.run(5_000_000_000);
+        guest.outcome()
+    });
+    let text = &outcome.serial;
     assert_eq!(outcome.stop, MachineStop::PowerOff, "{text}");
     assert!(text.contains("user space: x86_64 42"), "{text}");
     let native = std::process::Command::new("sha256sum")
@@ -202,20 +91,18 @@ fn a_debian_kernel_boots_to_user_space() {
 /// and found the board through fw_cfg, PCI and the NVRAM; afterwards it resets the machine.
 #[test]
 fn seabios_finds_nothing_to_boot_from_and_resets() {
-    let Some(image) = image_in("usr/share/seabios", "bios-256k.bin") else {
+    let Some(image) = read_image("usr/share/seabios", "bios-256k.bin") else {
         return;
     };
-    let guest = Guest {
-        image,
-        firmware: true,
-        initrd: Vec::new(),
-        command_line: "",
-        ram: 64 << 20,
-        shift: 4,
-        budget: 30_000_000,
-    };
-    let outcome = guest.agree();
-    let text = &outcome.text;
+    let outcome = in_both(|engine| {
+        let mut guest = Guest::new(engine, 64 << 20, |config| {
+            config.time = TimeMode::Deterministic { shift: 4 };
+            config.firmware = Some(image.clone());
+        });
+        guest.run(30_000_000);
+        guest.outcome()
+    });
+    let text = &outcome.debug;
     assert!(text.starts_with("SeaBIOS (version"), "{text}");
     assert!(text.contains("len 0x0000000004000000 [RAM]"), "{text}");
     assert!(text.contains("Found 4 PCI devices"), "{text}");
@@ -241,7 +128,7 @@ fn seabios_boots_a_disk_whose_program_gives_the_exit_code() {
         0xba, 0x01, 0x05, 0xee,             // to port 501h
         0xeb, 0xfe,
     ];
-    let Some(image) = image_in("usr/share/seabios", "bios-256k.bin") else {
+    let Some(image) = read_image("usr/share/seabios", "bios-256k.bin") else {
         return;
     };
     let mut sectors = vec![0; 1 << 20];
@@ -249,19 +136,13 @@ fn seabios_boots_a_disk_whose_program_gives_the_exit_code() {
     sectors[510..512].copy_from_slice(&[0x55, 0xaa]);
     sectors[512] = FOUND;
     for engine in [Engine::Interp, Engine::Tiered] {
-        let options = Options {
-            engine,
-            ..Options::default()
-        };
-        let cpu = CpuModel::from_name("x86-64-v2").expect("a model");
-        let mut config = PcConfig::new(64 << 20, cpu, options);
-        config.time = TimeMode::Deterministic { shift: 4 };
-        config.firmware = Some(std::fs::read(&image).expect("the image"));
-        config.disk = Some(Box::new(MemoryDisk::new(sectors.clone())));
-        config.debug_exit = Some(0x501);
-        let (parts, _board) = pc(config).expect("a PC");
-        let mut machine = Machine::new(parts).expect("a machine");
-        let stop = machine.run(100_000_000).expect("the engine goes on");
-        assert_eq!(stop, MachineStop::Requested(2 * u32::from(FOUND) + 1));
+        let mut guest = Guest::new(engine, 64 << 20, |config| {
+            config.time = TimeMode::Deterministic { shift: 4 };
+            config.firmware = Some(image.clone());
+            config.disk = Some(Box::new(MemoryDisk::new(sectors.clone())));
+            config.debug_exit = Some(0x501);
+        });
+        guest.run(100_000_000);
+        assert_eq!(guest.stop, MachineStop::Requested(2 * u32::from(FOUND) + 1));
     }
 }
