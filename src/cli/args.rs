@@ -137,7 +137,7 @@ pub struct EngineArgs {
     #[arg(long, value_name = "N", help_heading = "Tiers")]
     pub region_blocks: Option<usize>,
     /// Do not link direct exits to one another.
-    #[arg(long, help_heading = "Optimisations")]
+    #[arg(long, alias = "one-insn-per-tb", help_heading = "Optimisations")]
     pub no_chain: bool,
     /// Let indirect exits return to the dispatcher.
     #[arg(long, help_heading = "Optimisations")]
@@ -499,86 +499,4 @@ fn pass_help() -> String {
         "Switch an IR pass off ({}); may be repeated",
         names.join(", ")
     )
-}
-
-/// Rewrites QEMU's single-dash words to the long names that the parser knows; stops at the guest
-/// program's own arguments, which begin after the first word that is no option of ours.
-pub fn with_long_names(args: Vec<OsString>) -> Vec<OsString> {
-    const WORDS: [(&str, &str); 12] = [
-        ("-bios", "--bios"),
-        ("-hda", "--hda"),
-        ("-cdrom", "--cdrom"),
-        ("-debugcon", "--debugcon"),
-        ("-no-reboot", "--no-reboot"),
-        ("-icount", "--icount"),
-        ("-kernel", "--kernel"),
-        ("-initrd", "--initrd"),
-        ("-append", "--append"),
-        ("-cpu", "--cpu"),
-        ("-strace", "--strace"),
-        ("-one-insn-per-tb", "--no-chain"),
-    ];
-    // Options whose value is the next word.
-    const VALUED: [&str; 38] = [
-        "-bios",
-        "--bios",
-        "-hda",
-        "--hda",
-        "-cdrom",
-        "--cdrom",
-        "-debugcon",
-        "--debugcon",
-        "-icount",
-        "--icount",
-        "-kernel",
-        "--kernel",
-        "-initrd",
-        "--initrd",
-        "-append",
-        "--append",
-        "-m",
-        "-cpu",
-        "--cpu",
-        "--engine",
-        "--tsc",
-        "--tier1-threshold",
-        "--warm-up",
-        "--queue-limit",
-        "--slice",
-        "--tier2-samples",
-        "--region-blocks",
-        "--disable-pass",
-        "--enable-pass",
-        "--region-opt",
-        "--block-regalloc",
-        "--arena",
-        "--policy",
-        "-d",
-        "-D",
-        "-L",
-        "-E",
-        "--tier",
-    ];
-    let mut out = Vec::with_capacity(args.len());
-    let mut words = args.into_iter();
-    out.extend(words.next());
-    let mut seen_command = false;
-    while let Some(word) = words.next() {
-        let text = word.to_string_lossy().into_owned();
-        if let Some((_, long)) = WORDS.iter().find(|(short, _)| *short == text) {
-            out.push(long.into());
-        } else {
-            out.push(word);
-        }
-        if VALUED.contains(&text.as_str()) {
-            out.extend(words.next());
-        } else if !text.starts_with('-') {
-            if seen_command {
-                out.extend(words);
-                break;
-            }
-            seen_command = true;
-        }
-    }
-    out
 }

@@ -11,6 +11,7 @@ mod report;
 mod system;
 mod user;
 mod verify;
+mod words;
 
 use args::{Cli, Command};
 use clap::Parser;
@@ -68,7 +69,7 @@ impl Failure {
 
 /// Runs the command line; the exit code.
 pub fn main(args: Vec<OsString>) -> i32 {
-    let cli = match Cli::try_parse_from(args::with_long_names(args)) {
+    let cli = match Cli::try_parse_from(words::with_long_names(args)) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() && !asks_for_help(&error) => {
             return report(&Failure::usage(one_line(&error)));
