@@ -70,4 +70,8 @@ pub trait GuestMemory: Send {
 
     /// Writes to a physical address. What is not memory ignores it.
     fn write(&self, address: u64, from: &[u8]);
+
+    /// The guest has no use for what these bytes hold, so their owner may forget it. They may be
+    /// read and written as before.
+    fn discard(&self, _address: u64, _len: u64) {}
 }

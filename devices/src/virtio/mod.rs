@@ -1,19 +1,27 @@
-//! Virtio devices (VIRTIO 1.2): a block device, a console and a source of randomness, behind the
-//! modern PCI transport [`VirtioPci`].
+//! Virtio devices (VIRTIO 1.2): disk, console, network card, memory balloon and a source of
+//! randomness, behind the modern PCI transport [`VirtioPci`].
 //!
 //! A device is a [`VirtioDevice`]; it sees requests as [`Chain`]s and knows nothing of rings,
 //! interrupts and PCI. Requests take no time.
 
+mod balloon;
+#[cfg(test)]
+mod balloon_tests;
 mod blk;
 mod console;
+mod net;
+#[cfg(test)]
+mod net_tests;
 mod pci;
 mod queue;
 mod rng;
 #[cfg(test)]
 mod tests;
 
+pub use balloon::Balloon;
 pub use blk::Blk;
 pub use console::Console;
+pub use net::Net;
 pub use pci::{BAR, BAR_LEN, MessageSink, VirtioPci, VirtioState};
 pub use queue::{Chain, Malformed, Piece, gather, scatter, total};
 pub use rng::{RandomSource, Rng};
@@ -57,6 +65,9 @@ pub trait VirtioDevice: Send {
     fn config(&self) -> Vec<u8> {
         Vec::new()
     }
+
+    /// The driver writes to the configuration: 1, 2, 4 or 8 bytes.
+    fn write_config(&mut self, _offset: u64, _bytes: &[u8]) {}
 
     /// Serves a request of a queue.
     ///

@@ -170,6 +170,13 @@ impl<D: VirtioDevice> VirtioPci<D> {
         }
     }
 
+    /// Tells the driver that the device's configuration reads otherwise now.
+    pub fn config_changed(&mut self) {
+        if self.registers.status & DRIVER_OK != 0 {
+            self.interrupt(ISR_CONFIG, self.registers.config_vector);
+        }
+    }
+
     /// The state.
     pub fn save(&self) -> VirtioState {
         VirtioState {
@@ -445,6 +452,10 @@ impl<D: VirtioDevice> BusDevice for VirtioPci<D> {
     fn write(&mut self, offset: u64, width: Width, value: u64) {
         match offset {
             COMMON..STATUS => self.write_common(offset, width, value),
+            DEVICE..NOTIFY => {
+                let bytes = &value.to_le_bytes()[..width.bytes() as usize];
+                self.device.write_config(offset - DEVICE, bytes);
+            }
             NOTIFY..TABLE => self.serve(((offset - NOTIFY) / u64::from(NOTIFY_STEP)) as usize),
             TABLE..PENDING => self.write_table(offset - TABLE, width, value),
             _ => {}

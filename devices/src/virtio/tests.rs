@@ -12,17 +12,17 @@ const USED: u64 = 0x3000;
 const SIZE: u16 = 8;
 
 /// A driver with queues one after the other, 1_0000h apart.
-struct Rig<D> {
-    dev: VirtioPci<D>,
-    memory: TestMemory,
-    line: Probe,
+pub(super) struct Rig<D> {
+    pub dev: VirtioPci<D>,
+    pub memory: TestMemory,
+    pub line: Probe,
     messages: Arc<Mutex<Vec<(u64, u32)>>>,
-    next: [u16; 2],
+    next: [u16; 3],
 }
 
 impl<D: VirtioDevice> Rig<D> {
     /// After negotiation of all features but those.
-    fn new(device: D, without: u64) -> Rig<D> {
+    pub fn new(device: D, without: u64) -> Rig<D> {
         let (memory, line) = (TestMemory::new(0x10_0000), Probe::default());
         let messages = Arc::new(Mutex::new(Vec::new()));
         let sent = messages.clone();
@@ -33,22 +33,22 @@ impl<D: VirtioDevice> Rig<D> {
             memory,
             line,
             messages,
-            next: [0; 2],
+            next: [0; 3],
         };
         rig.dev.write_config(4, 6, 0xffff);
         rig.start(without);
         rig
     }
 
-    fn set(&mut self, offset: u64, width: Width, value: u64) {
+    pub fn set(&mut self, offset: u64, width: Width, value: u64) {
         self.dev.write(offset, width, value);
     }
 
-    fn get(&mut self, offset: u64, width: Width) -> u64 {
+    pub fn get(&mut self, offset: u64, width: Width) -> u64 {
         self.dev.read(offset, width) & width.ones()
     }
 
-    fn start(&mut self, without: u64) {
+    pub fn start(&mut self, without: u64) {
         self.set(0x14, Width::Byte, 0);
         self.set(0x14, Width::Byte, 3);
         for half in 0..2 {
@@ -58,7 +58,7 @@ impl<D: VirtioDevice> Rig<D> {
             self.set(0x0c, Width::Dword, offered & !(without >> (32 * half)));
         }
         self.set(0x14, Width::Byte, 0x0b);
-        self.memory.write(0, &[0; 0x2_0000]);
+        self.memory.write(0, &[0; 0x3_0000]);
         for queue in 0..self.get(0x12, Width::Word) {
             let base = queue << 16;
             self.set(0x16, Width::Word, queue);
@@ -69,10 +69,10 @@ impl<D: VirtioDevice> Rig<D> {
             self.set(0x1c, Width::Word, 1);
         }
         self.set(0x14, Width::Byte, 0x0f);
-        self.next = [0; 2];
+        self.next = [0; 3];
     }
 
-    fn status(&mut self) -> u64 {
+    pub fn status(&mut self) -> u64 {
         self.get(0x14, Width::Byte)
     }
 
@@ -86,7 +86,7 @@ impl<D: VirtioDevice> Rig<D> {
 
     /// Puts a chain into the table from descriptor 0 on and offers it: pieces and whether the device
     /// writes them.
-    fn offer(&mut self, queue: u64, pieces: &[(u64, u32, bool)]) {
+    pub fn offer(&mut self, queue: u64, pieces: &[(u64, u32, bool)]) {
         let base = queue << 16;
         for (n, (address, len, write)) in (0..).zip(pieces) {
             let next = usize::from(n) + 1 < pieces.len();
@@ -97,7 +97,7 @@ impl<D: VirtioDevice> Rig<D> {
         self.publish(queue, 0);
     }
 
-    fn publish(&mut self, queue: u64, head: u16) {
+    pub fn publish(&mut self, queue: u64, head: u16) {
         let base = queue << 16;
         let slot = &mut self.next[queue as usize];
         let at = base + AVAILABLE + 4 + 2 * u64::from(*slot % SIZE);
@@ -108,7 +108,7 @@ impl<D: VirtioDevice> Rig<D> {
     }
 
     /// How many requests came back, and the length of the last.
-    fn used(&self, queue: u64) -> (u16, u32) {
+    pub fn used(&self, queue: u64) -> (u16, u32) {
         let base = (queue << 16) + USED;
         let index = u16::from_le_bytes(self.bytes(base + 2, 2).try_into().unwrap());
         let slot = u64::from(index.wrapping_sub(1) % SIZE);
@@ -116,7 +116,7 @@ impl<D: VirtioDevice> Rig<D> {
         (index, u32::from_le_bytes(len.try_into().unwrap()))
     }
 
-    fn bytes(&self, at: u64, len: usize) -> Vec<u8> {
+    pub fn bytes(&self, at: u64, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
         crate::GuestMemory::read(&self.memory, at, &mut bytes);
         bytes
