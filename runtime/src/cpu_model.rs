@@ -117,8 +117,10 @@ const PENTIUM3_SYSTEM: SystemFeatures = PENTIUM_SYSTEM
     .and(SystemFeatures::PAT)
     .and(SystemFeatures::PSE36);
 /// What every 64-bit CPU's has: it says that it does not speculate, so that kernels leave out
-/// defences that would be slow here.
+/// defences that would be slow here, and shows how the time-stamp counter was adjusted, so that they
+/// trust it more than interrupts, which may come late.
 const V1_SYSTEM: SystemFeatures = PENTIUM3_SYSTEM
+    .and(SystemFeatures::TSC_ADJUST)
     .and(SystemFeatures::SPEC_CTRL)
     .and(SystemFeatures::ARCH_CAPABILITIES);
 /// Everything but MONITOR: a waiting virtual CPU is better served by HLT.

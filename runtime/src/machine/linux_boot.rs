@@ -16,6 +16,8 @@ const TABLES: u64 = 0x9_f000;
 /// The extended BIOS data area, where the pointer to them is, and the word that names its segment.
 const EBDA: u64 = 0x9_fc00;
 const EBDA_SEGMENT: u64 = 0x40e;
+/// Memory of PCI functions, and above it chips and firmware.
+const PCI_SPACE: std::ops::Range<u64> = 0xc000_0000..0x1_0000_0000;
 /// Bytes of the boot parameters.
 const PARAMS_LEN: usize = 4096;
 /// Bytes of a sector.
@@ -185,5 +187,23 @@ fn enter(machine: &mut Machine, entry: u64) {
     s.sys.cr0 = cr0::PE | cr0::ET;
     s.sys.gdtr.base = GDT;
     s.sys.gdtr.limit = 31;
+    set_memory_types(machine);
     machine.touch();
+}
+
+/// The memory types that firmware leaves: write-back but for the adapters' memory, their ROMs and
+/// the space of PCI. A kernel that finds the registers off takes its page attributes as unusable.
+fn set_memory_types(machine: &mut Machine) {
+    const WRITE_BACK: u64 = 0x0606_0606_0606_0606;
+    const WRITE_PROTECTED: u64 = 0x0505_0505_0505_0505;
+    /// Both kinds of ranges are on; elsewhere memory is write-back.
+    const ENABLED: u64 = 0xc00 | 6;
+    let bits = machine.vcpu.env.cpu.physical_bits();
+    let msr = &mut machine.state_mut().sys.msr;
+    msr.mtrr_fixed = [WRITE_PROTECTED; 11];
+    msr.mtrr_fixed[..2].fill(WRITE_BACK);
+    msr.mtrr_fixed[2] = 0;
+    let mask = (1 << bits) - PCI_SPACE.end + PCI_SPACE.start;
+    msr.mtrr_variable[0] = [PCI_SPACE.start, mask | 1 << 11];
+    msr.mtrr_def_type = ENABLED;
 }
