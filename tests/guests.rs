@@ -9,6 +9,7 @@ mod guest_kit;
 use guest_kit::{Guest, in_both, read_image};
 use metaphrase_devices::MemoryDisk;
 use metaphrase_runtime::machine::TimeMode;
+use metaphrase_runtime::machine::pc::Seat;
 use metaphrase_runtime::{Engine, MachineStop};
 
 fn memtest(name: &str) {
@@ -139,7 +140,11 @@ fn seabios_boots_a_disk_whose_program_gives_the_exit_code() {
         let mut guest = Guest::new(engine, 64 << 20, |config| {
             config.time = TimeMode::Deterministic { shift: 4 };
             config.firmware = Some(image.clone());
-            config.disk = Some(Box::new(MemoryDisk::new(sectors.clone())));
+            let seat = Seat::IdeDisk {
+                channel: 0,
+                unit: 0,
+            };
+            config.add_drive(seat, Box::new(MemoryDisk::new(sectors.clone())));
             config.debug_exit = Some(0x501);
         });
         guest.run(100_000_000);

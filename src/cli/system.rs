@@ -5,7 +5,7 @@ use super::logs::{self, Logger};
 use super::{Failure, exit, report};
 use metaphrase_devices::serial::SerialSink;
 use metaphrase_devices::{BlockBackend, RawDisk};
-use metaphrase_runtime::machine::pc::{PcConfig, pc};
+use metaphrase_runtime::machine::pc::{PcConfig, Seat, pc};
 use metaphrase_runtime::machine::{TimeMode, linux_boot};
 use metaphrase_runtime::{Machine, MachineStop};
 use std::fs::File;
@@ -61,10 +61,18 @@ pub fn run(args: SystemArgs) -> Result<i32, Failure> {
         config.debug_console = Some(debug_console(path)?);
     }
     if let Some(path) = &args.hda {
-        config.disk = Some(disk(path, false)?);
+        let seat = Seat::IdeDisk {
+            channel: 0,
+            unit: 0,
+        };
+        config.add_drive(seat, disk(path, false)?);
     }
     if let Some(path) = &args.cdrom {
-        config.disc = Some(disk(path, true)?);
+        let seat = Seat::IdeCd {
+            channel: 1,
+            unit: 0,
+        };
+        config.add_drive(seat, disk(path, true)?);
     }
     let (mut parts, _board) = pc(config).map_err(|error| Failure::usage(error.to_string()))?;
     parts.ignore_msrs = args.ignore_msrs;

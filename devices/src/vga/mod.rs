@@ -15,6 +15,7 @@ mod registers;
 mod render;
 #[cfg(test)]
 mod tests;
+mod text_mode;
 
 use std::sync::Arc;
 

@@ -6,6 +6,7 @@
 
 use metaphrase_devices::Clock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What guest time follows.
@@ -28,8 +29,8 @@ impl TimeMode {
 /// Guest instructions that real time lets run between two looks at the clock.
 const REAL_TIME_RUN: u64 = 1_000_000;
 
-/// The longest sleep at once: how late a stop from outside may be noticed.
-const LONGEST_SLEEP: Duration = Duration::from_millis(10);
+/// The longest sleep at once: how late a stop that nobody announces may be noticed.
+const LONGEST_SLEEP: Duration = Duration::from_millis(100);
 
 /// The clock of a machine; devices hold it as a [`Clock`].
 #[derive(Debug)]
@@ -40,6 +41,22 @@ pub struct GuestClock {
     instructions: AtomicU64,
     /// Deterministic: nanoseconds skipped; else nanoseconds slept.
     skipped: AtomicU64,
+    /// Somebody has something for the machine.
+    woken: Mutex<bool>,
+    wake: Condvar,
+}
+
+/// Ends a sleep of the machine from any thread.
+#[derive(Clone, Debug)]
+pub struct Waker(Arc<GuestClock>);
+
+impl Waker {
+    /// Wakes the machine; if it does not sleep, its next sleep ends at once.
+    pub fn wake(&self) {
+        let mut woken = self.0.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        *woken = true;
+        self.0.wake.notify_all();
+    }
 }
 
 impl GuestClock {
@@ -50,7 +67,14 @@ impl GuestClock {
             start: Instant::now(),
             instructions: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
+            woken: Mutex::new(false),
+            wake: Condvar::new(),
         }
+    }
+
+    /// A handle to wake the machine with.
+    pub fn waker(self: &Arc<Self>) -> Waker {
+        Waker(self.clone())
     }
 
     /// What it follows.
@@ -101,12 +125,23 @@ impl GuestClock {
                 self.skipped.fetch_add(missing, Ordering::Relaxed);
             }
             TimeMode::RealTime => {
-                let nap = Duration::from_nanos(missing).min(LONGEST_SLEEP);
-                std::thread::sleep(nap);
+                let slept = self.sleep(Duration::from_nanos(missing).min(LONGEST_SLEEP));
                 self.skipped
-                    .fetch_add(nap.as_nanos() as u64, Ordering::Relaxed);
+                    .fetch_add(slept.as_nanos() as u64, Ordering::Relaxed);
             }
         }
+    }
+}
+
+impl GuestClock {
+    /// Sleeps until it is woken, that long at most; how long it was.
+    fn sleep(&self, most: Duration) -> Duration {
+        let begun = Instant::now();
+        let woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.wake.wait_timeout_while(woken, most, |woken| !*woken);
+        let (mut woken, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        *woken = false;
+        begun.elapsed()
     }
 }
 

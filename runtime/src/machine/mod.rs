@@ -29,7 +29,7 @@ use crate::system::{
     SystemEnv, SystemState, cr0, mode, smm,
 };
 use crate::vcpu::{Stop, Vcpu, VcpuError};
-pub use clock::{GuestClock, TimeMode};
+pub use clock::{GuestClock, TimeMode, Waker};
 use metaphrase_devices::{Bus, InterruptLine, Timed};
 use metaphrase_ir::{Reg, sysflags};
 pub use pc::{Chipset, Pins};
@@ -260,6 +260,11 @@ impl Machine {
         self.stop.clone()
     }
 
+    /// Ends a sleep of the machine, from any thread: for whoever gives input to a device.
+    pub fn waker(&self) -> Waker {
+        self.clock.waker()
+    }
+
     /// Raises a non-maskable interrupt.
     pub fn raise_nmi(&mut self) {
         self.nmi = true;
@@ -362,6 +367,7 @@ impl Machine {
             self.smi.store(false, Ordering::Relaxed);
             self.pins.remap.store(true, Ordering::Relaxed);
         }
+        self.nmi |= Pins::take(&self.pins.nmi);
         let a20 = !self.pins.a20_closed.load(Ordering::Relaxed);
         if a20 != self.vcpu.state.sys.a20 {
             self.vcpu.state.sys.a20 = a20;

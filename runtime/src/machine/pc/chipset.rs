@@ -1,28 +1,17 @@
 //! The part of a PC's board that decides what answers where: the host bridge with shadowing and
-//! SMRAM, and the functions whose ports move.
+//! SMRAM, and the functions whose ranges move.
 
 use super::Pins;
 use crate::memory::PhysMemory;
-use metaphrase_devices::acpi_pm::AcpiPm;
-use metaphrase_devices::fw_cfg::FwCfg;
 use metaphrase_devices::i440fx::I440fx;
-use metaphrase_devices::ide::Ide;
-use metaphrase_devices::pci::{MappingChange, PciAddress, PciHost};
+use metaphrase_devices::pci::{Mapping, MappingChange, PciAddress, PciHost};
 use metaphrase_devices::{Bus, BusDevice, Shared, Width};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// The host bridge.
-pub(super) const HOST_BRIDGE: PciAddress = PciAddress::new(0, 0);
-/// The ISA bridge.
-pub(super) const ISA_BRIDGE: PciAddress = PciAddress::new(1, 0);
-/// The IDE controller.
-pub(super) const IDE: PciAddress = PciAddress::new(1, 1);
-/// Power management.
-pub(super) const POWER: PciAddress = PciAddress::new(1, 3);
-
 /// The video memory, behind which SMRAM is.
-const VIDEO: (u64, u64) = (0xa_0000, 0x2_0000);
+pub(super) const VIDEO: (u64, u64) = (0xa_0000, 0x2_0000);
 
 /// What makes memory and ports follow what the guest has set.
 pub trait Chipset: Send {
@@ -33,21 +22,37 @@ pub trait Chipset: Send {
     fn reset(&mut self);
 }
 
+/// Gives what answers at a range of a function, by the number of its base address register.
+pub(super) type Ranges = Box<dyn Fn(u8) -> Option<Box<dyn BusDevice>> + Send>;
+
 /// The chipset of a PC.
 pub(super) struct PcChipset {
     pub(super) host: Shared<PciHost>,
     pub(super) bridge: Shared<I440fx>,
-    pub(super) ide: Shared<Ide>,
-    pub(super) pm: Shared<AcpiPm>,
-    pub(super) fw_cfg: Shared<FwCfg>,
+    /// What answers at the ranges of functions.
+    pub(super) ranges: BTreeMap<PciAddress, Ranges>,
+    /// What has to be done to devices at a reset.
+    pub(super) resets: Vec<Box<dyn FnMut() + Send>>,
 }
 
 impl PcChipset {
     fn device(&self, change: &MappingChange) -> Option<Box<dyn BusDevice>> {
-        match change.function {
-            IDE => Some(self.ide.bus_master()),
-            POWER => Some(Box::new(self.pm.clone())),
-            _ => None,
+        self.ranges.get(&change.function)?(change.bar)
+    }
+
+    fn move_ranges(&self, changes: &[MappingChange], io: bool, bus: &mut Bus) {
+        let of = |mapping: Option<Mapping>| mapping.filter(|m| m.io == io);
+        for old in changes.iter().filter_map(|change| of(change.old)) {
+            bus.detach(old.start);
+        }
+        for change in changes {
+            if let Some(new) = of(change.new)
+                && let Some(device) = self.device(change)
+            {
+                let name = format!("PCI {:?}", change.function);
+                // A guest that maps one device over another sees the one that was there.
+                let _ = bus.attach(new.start, new.len, &name, device);
+            }
         }
     }
 }
@@ -55,19 +60,9 @@ impl PcChipset {
 impl Chipset for PcChipset {
     fn follow(&mut self, ports: &mut Bus, memory: &PhysMemory, smm: bool) {
         let changes = self.host.lock().take_changes();
-        for change in &changes {
-            if let Some(old) = change.old.filter(|old| old.io) {
-                ports.detach(old.start);
-            }
-        }
-        for change in &changes {
-            if let Some(new) = change.new.filter(|new| new.io)
-                && let Some(device) = self.device(change)
-            {
-                let name = format!("PCI {:?}", change.function);
-                // A guest that maps one device over another sees the one that was there.
-                let _ = ports.attach(new.start, new.len, &name, device);
-            }
+        if !changes.is_empty() {
+            self.move_ranges(&changes, true, ports);
+            self.move_ranges(&changes, false, &mut memory.mmio());
         }
         let mut bridge = self.bridge.lock();
         bridge.take_changed();
@@ -83,8 +78,9 @@ impl Chipset for PcChipset {
 
     fn reset(&mut self) {
         self.bridge.lock().reset();
-        self.ide.lock().reset();
-        self.fw_cfg.lock().reset();
+        for reset in &mut self.resets {
+            reset();
+        }
         self.host.lock().refresh();
     }
 }

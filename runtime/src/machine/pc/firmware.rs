@@ -1,14 +1,16 @@
 //! The firmware's ROM, what it is told about the machine, and what is set up in its place.
 
-use super::PcError;
+use super::isa::Isa;
+use super::{BootFrom, PcError, Site, pci_setup};
 use crate::memory::PhysMemory;
-use metaphrase_devices::PortDevice;
-use metaphrase_devices::Shared;
-use metaphrase_devices::acpi_pm::{self, AcpiPm};
+use metaphrase_devices::acpi_pm;
+use metaphrase_devices::floppy::Floppy;
 use metaphrase_devices::fw_cfg::{self, FwCfg};
-use metaphrase_devices::pci::PciFunction;
-use metaphrase_devices::piix::PowerFunction;
+use metaphrase_devices::ide::Ide;
+use metaphrase_devices::pci::{PciFunction, PciHost};
 use metaphrase_devices::rtc::Rtc;
+use metaphrase_devices::vga::Vga;
+use metaphrase_devices::{PortDevice, Shared};
 
 const FOUR_GIB: u64 = 1 << 32;
 const MIB: u64 = 1 << 20;
@@ -30,8 +32,8 @@ pub(super) fn map(memory: &mut PhysMemory, rom: &[u8]) -> Result<(), PcError> {
 }
 
 /// What firmware finds in the NVRAM: the amount of RAM, in KiB from 1 MiB to 64 MiB and in units
-/// of 64 KiB from 16 MiB on, and what to boot from.
-pub(super) fn fill_nvram(rtc: &mut Rtc, ram: u64) {
+/// of 64 KiB from 16 MiB on, the floppy drives, and what to boot from.
+pub(super) fn fill_nvram(rtc: &mut Rtc, ram: u64, order: &[BootFrom], floppy: &Floppy) {
     let base = 640u16;
     let extended = ((ram >> 10) - 1024).min(0xfc00) as u16;
     let above = (ram.saturating_sub(16 << 20) >> 16).min(0xffff) as u16;
@@ -45,17 +47,30 @@ pub(super) fn fill_nvram(rtc: &mut Rtc, ram: u64) {
         rtc.set_ram(index, low);
         rtc.set_ram(index + 1, high);
     }
-    // Disk, then CD-ROM, then floppy; the last in the upper half of the other byte.
-    rtc.set_ram(0x3d, 0x32);
-    rtc.set_ram(0x38, 0x10);
+    let drives = [0, 1].map(|n| floppy.drive_type(n));
+    rtc.set_ram(0x10, drives[0] << 4 | drives[1]);
+    // Equipment: coprocessor, and the floppy drives in bits 6 and 7 if bit 0 is set.
+    let count = drives.iter().filter(|kind| **kind != 0).count() as u8;
+    let floppies = count.checked_sub(1).map_or(0, |more| 1 | more << 6);
+    rtc.set_ram(0x14, 0x02 | 0x04 | floppies);
+    // The first and the second in one byte, the third in the upper half of the other. The lowest
+    // bit there says that the signature of a floppy's boot sector need not be checked.
+    let place = |n: usize| match order.get(n) {
+        None => 0,
+        Some(BootFrom::Floppy) => 1,
+        Some(BootFrom::Disk) => 2,
+        Some(BootFrom::Cd) => 3,
+    };
+    rtc.set_ram(0x3d, place(0) | place(1) << 4);
+    rtc.set_ram(0x38, place(2) << 4 | 1);
 }
 
 /// What firmware finds in the configuration device.
-pub(super) fn fill_settings(settings: &mut FwCfg, ram: u64) {
+pub(super) fn fill_settings(settings: &mut FwCfg, ram: u64, display: bool) {
     settings.set(fw_cfg::RAM_SIZE, ram.to_le_bytes());
     settings.set(fw_cfg::CPUS, 1u16.to_le_bytes());
     settings.set(fw_cfg::MAX_CPUS, 1u16.to_le_bytes());
-    settings.set(fw_cfg::NO_GRAPHIC, 1u16.to_le_bytes());
+    settings.set(fw_cfg::NO_GRAPHIC, u16::from(!display).to_le_bytes());
     settings.set(fw_cfg::BOOT_MENU, 0u16.to_le_bytes());
     let mut map = Vec::new();
     map.extend(0u64.to_le_bytes());
@@ -64,13 +79,33 @@ pub(super) fn fill_settings(settings: &mut FwCfg, ram: u64) {
     settings.add_file("etc/e820", map);
 }
 
-/// Sets power management up as firmware would: its ports mapped, ACPI mode on.
-pub(super) fn enable_power(power: &Shared<PowerFunction>, pm: &Shared<AcpiPm>) {
-    let mut power = power.lock();
+/// Sets the board up as firmware would: PCI devices with their ranges and interrupts, IDE, ACPI
+/// mode, a text screen.
+pub(super) fn set_up(
+    isa: &Isa,
+    site: &Site,
+    ide: &Shared<Ide>,
+    vga: Option<&Shared<Vga>>,
+    host: &Shared<PciHost>,
+) {
+    ide.lock().enable();
+    let mut power = isa.power.lock();
     power.write_config(0x40, u32::from(PM_BASE) | 1, u32::MAX);
     power.write_config(0x80, 1, 0xff);
     // Nothing handles the SMI of it: none is asked for, as the function does not allow it.
     drop(power);
-    pm.lock()
+    isa.pm
+        .lock()
         .write_port(acpi_pm::APM_CONTROL, acpi_pm::ACPI_ENABLE);
+    pci_setup::assign(&mut host.lock());
+    let mut pic = site.irqs.pic.lock();
+    for irq in pci_setup::ROUTES {
+        let port = 0x4d0 + u16::from(irq >> 3);
+        let level = pic.read_port(port) | 1 << (irq & 7);
+        pic.write_port(port, level);
+    }
+    drop(pic);
+    if let Some(vga) = vga {
+        vga.lock().show_text();
+    }
 }

@@ -12,6 +12,8 @@ pub struct Pins {
     pub reset: AtomicBool,
     /// The machine is to be switched off.
     pub power_off: AtomicBool,
+    /// A non-maskable interrupt is asked for.
+    pub nmi: AtomicBool,
     /// Address bit 20 is held at 0.
     pub a20_closed: AtomicBool,
     /// The board may answer at other addresses than before: [`super::Chipset::follow`].

@@ -1,0 +1,96 @@
+//! How interrupts reach the processor: the requests of the ISA bus go to the 8259A pair and to the
+//! I/O APIC, PCI pins through the router of the ISA bridge to such requests, and messages to the
+//! local APIC, which also passes on what the 8259A asks for.
+
+use super::Pins;
+use crate::system::InterruptController;
+use metaphrase_devices::apic::{Apics, CpuPins, CpuSignal};
+use metaphrase_devices::pic::Pic;
+use metaphrase_devices::piix::IsaBridge;
+use metaphrase_devices::virtio::MessageSink;
+use metaphrase_devices::{Clock, InterruptLine, NotConnected, Shared, WiredOr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The controllers, and the requests of the board, each driven by any number of devices.
+#[derive(Clone)]
+pub(super) struct Irqs {
+    pub(super) pic: Shared<Pic>,
+    pub(super) apics: Shared<Apics>,
+    requests: Arc<[WiredOr; 16]>,
+}
+
+impl Irqs {
+    pub(super) fn new(clock: Arc<dyn Clock>, pins: &Arc<Pins>, smi: &Arc<AtomicBool>) -> Irqs {
+        let (pins, smi) = (pins.clone(), smi.clone());
+        let signal = move |signal| match signal {
+            CpuSignal::Nmi => pins.nmi.store(true, Ordering::Relaxed),
+            CpuSignal::Smi => smi.store(true, Ordering::Relaxed),
+            // There is no other processor that could be started, and none that starts this one.
+            CpuSignal::Init | CpuSignal::Startup(_) => {}
+        };
+        let cpu = CpuPins {
+            // The machine asks.
+            interrupt: Box::new(NotConnected),
+            signal: Box::new(signal),
+        };
+        let apics = Shared::new(Apics::new(clock, vec![cpu]));
+        let pic = Shared::new(Pic::with_output(apics.lint0()));
+        let requests = std::array::from_fn(|n| {
+            let (pic, irq) = (pic.clone(), n as u8);
+            // The 8254 has another input there; the cascade of the 8259A has none.
+            let input = match irq {
+                0 => apics.input(2),
+                2 => Box::new(NotConnected),
+                n => apics.input(n),
+            };
+            WiredOr::new(Box::new(move |high| {
+                pic.lock().set_irq(irq, high);
+                input.set_level(high);
+            }))
+        });
+        Irqs {
+            pic,
+            apics,
+            requests: Arc::new(requests),
+        }
+    }
+
+    /// One more driver of an interrupt request.
+    pub(super) fn line(&self, n: u8) -> Box<dyn InterruptLine> {
+        self.requests[usize::from(n & 15)].input()
+    }
+
+    /// Where the ISA bridge routes PCI pins.
+    pub(super) fn routed(&self) -> Box<dyn Fn(u8, bool) + Send> {
+        let lines: [Box<dyn InterruptLine>; 16] = std::array::from_fn(|n| self.line(n as u8));
+        Box::new(move |irq, high| lines[usize::from(irq & 15)].set_level(high))
+    }
+
+    /// Where messages go.
+    pub(super) fn messages(&self) -> Box<dyn MessageSink> {
+        let apics = self.apics.clone();
+        Box::new(move |address, data| apics.lock().message(address, data))
+    }
+}
+
+/// Pin INTA of a PCI device.
+pub(super) fn pin_a(isa: &Shared<IsaBridge>, device: u8) -> Box<dyn InterruptLine> {
+    let isa = isa.clone();
+    Box::new(move |high| isa.lock().set_pin(device, 0, high))
+}
+
+/// What interrupts the processor.
+pub(super) struct Interrupts(pub(super) Irqs);
+
+impl InterruptController for Interrupts {
+    fn pending(&self) -> bool {
+        self.0.apics.lock().pending(0)
+    }
+
+    fn acknowledge(&mut self) -> u8 {
+        let vector = self.0.apics.lock().acknowledge(0);
+        // The APICs are unlocked by now: the output of the 8259A leads there.
+        vector.unwrap_or_else(|| self.0.pic.lock().acknowledge())
+    }
+}
