@@ -276,7 +276,8 @@ impl Local {
 
     /// Drives local input 0 or 1. Gives the delivery mode that a rise asks for, other than fixed.
     pub(super) fn set_lint(&mut self, input: usize, high: bool) -> Option<u8> {
-        let rises = high && !std::mem::replace(&mut self.lint[input & 1], high);
+        let was = std::mem::replace(&mut self.lint[input & 1], high);
+        let rises = high && !was;
         let entry = self.lvt[LINT0 + (input & 1)];
         if !rises || entry & MASKED != 0 {
             // Past an APIC that is off, input 1 is the NMI pin.
