@@ -6,6 +6,7 @@
 //! whatever thread; the machine then has the card ask [`NetBackend::receive`] on its own thread.
 
 mod cable;
+pub mod user;
 
 pub use cable::{Plug, cable};
 
