@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -33,7 +33,7 @@ pub struct Link {
     for_guest: Mutex<ForGuest>,
     stopped: AtomicBool,
     wake: OwnedFd,
-    wait: FramesWait,
+    wait: OnceLock<FramesWait>,
     /// How often the thread has gone around.
     #[cfg(test)]
     pub turns: std::sync::atomic::AtomicU64,
@@ -44,17 +44,31 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Link {
-    /// Empty queues; `wait` is called when the guest has something to fetch.
-    pub fn new(wait: FramesWait) -> io::Result<Link> {
+    /// Empty queues.
+    pub fn new() -> io::Result<Link> {
         Ok(Link {
             from_guest: Mutex::default(),
             for_guest: Mutex::default(),
             stopped: AtomicBool::new(false),
             wake: eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?,
-            wait,
+            wait: OnceLock::new(),
             #[cfg(test)]
             turns: Default::default(),
         })
+    }
+
+    /// Calls `wait` from now on when the guest has something to fetch.
+    pub fn tell(&self, wait: FramesWait) {
+        let _ = self.wait.set(wait);
+        if !lock(&self.for_guest).frames.is_empty() {
+            self.call();
+        }
+    }
+
+    fn call(&self) {
+        if let Some(wait) = self.wait.get() {
+            wait();
+        }
     }
 
     /// The guest sends a frame.
@@ -139,7 +153,7 @@ impl Link {
             (tell, room)
         };
         if tell {
-            (self.wait)();
+            self.call();
         }
         held_back && room
     }

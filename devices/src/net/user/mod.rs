@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use super::{FramesWait, NetBackend};
+pub use ether::is_guest;
 use link::Link;
 use nat::Nat;
 
@@ -101,12 +102,11 @@ pub struct UserNet {
 }
 
 impl UserNet {
-    /// Makes the network and starts to listen at the ports that are forwarded. `wait` is called
-    /// when frames for the guest wait.
+    /// Makes the network and starts to listen at the ports that are forwarded.
     ///
     /// # Errors
     /// If a port cannot be listened at, or the host lacks resources.
-    pub fn new(mut config: UserConfig, wait: FramesWait) -> Result<UserNet, UserNetError> {
+    pub fn new(mut config: UserConfig) -> Result<UserNet, UserNetError> {
         let (mut listeners, mut sockets) = (Vec::new(), Vec::new());
         for forward in &mut config.forwards {
             let failed = |error| UserNetError::Listen(forward.host, error);
@@ -125,7 +125,7 @@ impl UserNet {
                 }
             }
         }
-        let link = Arc::new(Link::new(wait).map_err(UserNetError::Thread)?);
+        let link = Arc::new(Link::new().map_err(UserNetError::Thread)?);
         let forwards = config.forwards.clone();
         let nat = Nat::new(link.clone(), &config, listeners, sockets);
         let thread = std::thread::Builder::new()
@@ -137,6 +137,11 @@ impl UserNet {
             thread: Some(thread),
             forwards,
         })
+    }
+
+    /// Names what is to be called when frames for the guest wait; only the first counts.
+    pub fn tell(&self, wait: FramesWait) {
+        self.link.tell(wait);
     }
 
     /// The ports that are forwarded, with those of the host that were taken.

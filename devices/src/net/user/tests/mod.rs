@@ -50,10 +50,9 @@ impl Card {
         let wait = move || {
             let _ = tell.send(());
         };
-        Card {
-            net: UserNet::new(config, Box::new(wait)).unwrap(),
-            told,
-        }
+        let net = UserNet::new(config).unwrap();
+        net.tell(Box::new(wait));
+        Card { net, told }
     }
 
     /// The next frame for which the function has an answer; others are dropped.
