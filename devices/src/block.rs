@@ -51,6 +51,42 @@ pub trait BlockBackend: Send {
     /// # Errors
     /// If the host fails.
     fn flush(&mut self) -> Result<(), BlockError>;
+
+    /// Lets sectors read as zeros, at best without storing any. With `keep`, room for them stays
+    /// reserved if the medium can do that.
+    ///
+    /// # Errors
+    /// As for [`BlockBackend::write`].
+    fn write_zeroes(&mut self, lba: u64, sectors: u64, _keep: bool) -> Result<(), BlockError> {
+        write_zeros(lba, sectors, |at, zeros| self.write(at, zeros))
+    }
+
+    /// Gives up what sectors hold; they read as anything afterwards. A medium need not do
+    /// anything.
+    ///
+    /// # Errors
+    /// As for [`BlockBackend::write`].
+    fn discard(&mut self, _lba: u64, _sectors: u64) -> Result<(), BlockError> {
+        Ok(())
+    }
+}
+
+/// Writes zeros piece by piece.
+pub(crate) fn write_zeros(
+    lba: u64,
+    sectors: u64,
+    mut write: impl FnMut(u64, &[u8]) -> Result<(), BlockError>,
+) -> Result<(), BlockError> {
+    const PIECE: u64 = 2048;
+    let zeros = vec![0; sectors.min(PIECE) as usize * SECTOR];
+    let mut done = 0;
+    while done < sectors {
+        let piece = (sectors - done).min(PIECE);
+        let at = lba.checked_add(done).ok_or(BlockError::Range)?;
+        write(at, &zeros[..piece as usize * SECTOR])?;
+        done += piece;
+    }
+    Ok(())
 }
 
 /// A medium in memory. Clones are the same medium.

@@ -20,6 +20,7 @@ pub mod fw_cfg;
 pub mod hpet;
 pub mod i440fx;
 pub mod ide;
+pub mod image;
 pub mod keyboard;
 pub mod lines;
 pub mod net;
@@ -28,7 +29,6 @@ pub mod pic;
 pub mod piix;
 pub mod pit;
 pub mod rate;
-pub mod raw_disk;
 pub mod rtc;
 pub mod serial;
 pub mod shared;
@@ -40,8 +40,8 @@ pub mod virtio;
 
 pub use block::{BlockBackend, BlockError, MemoryDisk};
 pub use bus::{Bus, BusDevice, BusError, Width};
+pub use image::{ImageError, ImageOptions};
 pub use lines::{Gate, InterruptLine, NotConnected, WiredOr};
-pub use raw_disk::RawDisk;
 pub use shared::{PortDevice, PortView, Shared};
 
 /// Guest time, in nanoseconds since the machine was switched on.

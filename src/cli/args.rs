@@ -1,6 +1,7 @@
 //! The arguments. Names are QEMU's where QEMU has one; its single-dash words are accepted too.
 
 use super::Failure;
+use super::drives::DriveArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use metaphrase_backend::{OptLevel, Regalloc};
 use metaphrase_frontend::{Policy, Sensitive};
@@ -396,12 +397,9 @@ pub struct SystemArgs {
     /// Firmware, which ends at 4 GiB, such as SeaBIOS (`-bios`).
     #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
     pub bios: Option<PathBuf>,
-    /// The first IDE disk: a raw image, which the guest may write (`-hda`).
-    #[arg(long, value_name = "FILE")]
-    pub hda: Option<PathBuf>,
-    /// The disc in the IDE CD-ROM drive: an ISO image (`-cdrom`).
-    #[arg(long, value_name = "FILE")]
-    pub cdrom: Option<PathBuf>,
+    /// Disks, discs and floppies.
+    #[command(flatten)]
+    pub drives: DriveArgs,
     /// Where what firmware writes to port 402h goes: `stdio` or a file (`-debugcon`).
     #[arg(long, value_name = "TO")]
     pub debugcon: Option<PathBuf>,

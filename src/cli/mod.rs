@@ -4,6 +4,7 @@
 mod args;
 mod demo;
 mod disasm;
+mod drives;
 mod dump;
 mod logs;
 mod messages;

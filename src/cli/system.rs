@@ -4,8 +4,7 @@ use super::args::{SystemArgs, TscArg};
 use super::logs::{self, Logger};
 use super::{Failure, exit, report};
 use metaphrase_devices::serial::SerialSink;
-use metaphrase_devices::{BlockBackend, RawDisk};
-use metaphrase_runtime::machine::pc::{PcConfig, Seat, pc};
+use metaphrase_runtime::machine::pc::{PcConfig, pc};
 use metaphrase_runtime::machine::{TimeMode, linux_boot};
 use metaphrase_runtime::{Machine, MachineStop};
 use std::fs::File;
@@ -60,20 +59,7 @@ pub fn run(args: SystemArgs) -> Result<i32, Failure> {
     if let Some(path) = &args.debugcon {
         config.debug_console = Some(debug_console(path)?);
     }
-    if let Some(path) = &args.hda {
-        let seat = Seat::IdeDisk {
-            channel: 0,
-            unit: 0,
-        };
-        config.add_drive(seat, disk(path, false)?);
-    }
-    if let Some(path) = &args.cdrom {
-        let seat = Seat::IdeCd {
-            channel: 1,
-            unit: 0,
-        };
-        config.add_drive(seat, disk(path, true)?);
-    }
+    args.drives.connect(&mut config)?;
     let (mut parts, _board) = pc(config).map_err(|error| Failure::usage(error.to_string()))?;
     parts.ignore_msrs = args.ignore_msrs;
     parts.restarts &= !args.no_reboot;
@@ -140,12 +126,6 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
         failure.code = exit::NOT_FOUND;
     }
     failure
-}
-
-/// A raw image.
-fn disk(path: &Path, read_only: bool) -> Result<Box<dyn BlockBackend>, Failure> {
-    let disk = RawDisk::open(path, read_only).map_err(|error| unreadable(path, &error))?;
-    Ok(Box::new(disk))
 }
 
 /// Where the debug console goes.

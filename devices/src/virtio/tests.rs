@@ -166,6 +166,50 @@ fn a_disk_reads_and_writes() {
     assert_eq!(rig.request(77, 0, 0), 2);
 }
 
+impl Rig<Blk> {
+    /// A request about ranges of sectors.
+    fn ranges(&mut self, kind: u32, ranges: &[(u64, u32, u32)]) -> u8 {
+        for (at, (sector, sectors, flags)) in (0x9000..).step_by(16).zip(ranges) {
+            self.memory.write(at, &sector.to_le_bytes());
+            self.memory.write(at + 8, &sectors.to_le_bytes());
+            self.memory.write(at + 12, &flags.to_le_bytes());
+        }
+        self.memory.write(0x8000, &kind.to_le_bytes());
+        let data = (0x9000, 16 * ranges.len() as u32, false);
+        self.offer(0, &[(0x8000, 16, false), data, (0x8100, 1, true)]);
+        self.bytes(0x8100, 1)[0]
+    }
+}
+
+#[test]
+fn a_disk_discards_and_zeroes() {
+    let disk = disk();
+    let mut rig = Rig::new(Blk::new(Box::new(disk.clone()), ""), 0);
+    assert_eq!(rig.get(0x2000 + 36, Width::Dword), 1 << 22);
+    assert_eq!(rig.get(0x2000 + 56, Width::Byte), 1);
+    assert_eq!(rig.ranges(13, &[(3, 2, 0), (9, 1, 1)]), 0);
+    let bytes = disk.contents();
+    let sector = |n: usize| bytes[n * SECTOR];
+    assert_eq!([2, 3, 4, 5, 8, 9, 10].map(sector), [2, 0, 0, 5, 8, 0, 10]);
+    assert_eq!(rig.ranges(11, &[(3, 2, 0)]), 0);
+    // All ranges are looked at before anything is done.
+    assert_eq!(
+        rig.ranges(13, &[(20, 1, 0), (99, 2, 0)]),
+        1,
+        "beyond the end"
+    );
+    assert_eq!(rig.ranges(13, &[(u64::MAX, 2, 0)]), 1);
+    assert_eq!(rig.ranges(13, &[(20, u32::MAX, 0)]), 1);
+    assert_eq!(rig.ranges(13, &[(20, 1, 2)]), 2, "no such flag");
+    assert_eq!(rig.ranges(11, &[(20, 1, 1)]), 2, "not for discarding");
+    assert_eq!(rig.ranges(11, &[(20, 1, 0); 65]), 1, "too many");
+    assert_eq!(rig.ranges(13, &[]), 1);
+    assert_eq!(disk.contents()[20 * SECTOR], 20);
+    let mut rig = Rig::new(Blk::new(Box::new(disk.write_protected()), ""), 0);
+    assert_eq!(rig.ranges(13, &[(20, 1, 0)]), 1);
+    assert_eq!(rig.ranges(11, &[(20, 1, 0)]), 1);
+}
+
 #[test]
 fn a_protected_disk_is_not_written() {
     let disk = disk();

@@ -91,6 +91,10 @@ pub struct PcConfig {
     pub drives: Vec<Drive>,
     /// What firmware tries to boot from, in this order.
     pub boot_order: Vec<BootFrom>,
+    /// The same until the first reset, if it is not empty.
+    pub boot_once: Vec<BootFrom>,
+    /// Firmware shall ask what to boot from.
+    pub boot_menu: bool,
     /// The display adapter, if there is one.
     pub display: Option<Display>,
     /// What feeds the virtio entropy device, if there is one.
@@ -118,6 +122,8 @@ impl PcConfig {
             firmware: None,
             drives: Vec::new(),
             boot_order: vec![BootFrom::Disk, BootFrom::Cd, BootFrom::Floppy],
+            boot_once: Vec::new(),
+            boot_menu: false,
             display: None,
             entropy: None,
             console: None,

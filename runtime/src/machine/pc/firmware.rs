@@ -32,8 +32,8 @@ pub(super) fn map(memory: &mut PhysMemory, rom: &[u8]) -> Result<(), PcError> {
 }
 
 /// What firmware finds in the NVRAM: the amount of RAM, in KiB from 1 MiB to 64 MiB and in units
-/// of 64 KiB from 16 MiB on, the floppy drives, and what to boot from.
-pub(super) fn fill_nvram(rtc: &mut Rtc, ram: u64, order: &[BootFrom], floppy: &Floppy) {
+/// of 64 KiB from 16 MiB on, and the floppy drives.
+pub(super) fn fill_nvram(rtc: &mut Rtc, ram: u64, floppy: &Floppy) {
     let base = 640u16;
     let extended = ((ram >> 10) - 1024).min(0xfc00) as u16;
     let above = (ram.saturating_sub(16 << 20) >> 16).min(0xffff) as u16;
@@ -53,6 +53,10 @@ pub(super) fn fill_nvram(rtc: &mut Rtc, ram: u64, order: &[BootFrom], floppy: &F
     let count = drives.iter().filter(|kind| **kind != 0).count() as u8;
     let floppies = count.checked_sub(1).map_or(0, |more| 1 | more << 6);
     rtc.set_ram(0x14, 0x02 | 0x04 | floppies);
+}
+
+/// Tells firmware through the NVRAM what to boot from.
+pub(super) fn set_boot_order(rtc: &mut Rtc, order: &[BootFrom]) {
     // The first and the second in one byte, the third in the upper half of the other. The lowest
     // bit there says that the signature of a floppy's boot sector need not be checked.
     let place = |n: usize| match order.get(n) {
@@ -66,12 +70,12 @@ pub(super) fn fill_nvram(rtc: &mut Rtc, ram: u64, order: &[BootFrom], floppy: &F
 }
 
 /// What firmware finds in the configuration device.
-pub(super) fn fill_settings(settings: &mut FwCfg, ram: u64, display: bool) {
+pub(super) fn fill_settings(settings: &mut FwCfg, ram: u64, display: bool, boot_menu: bool) {
     settings.set(fw_cfg::RAM_SIZE, ram.to_le_bytes());
     settings.set(fw_cfg::CPUS, 1u16.to_le_bytes());
     settings.set(fw_cfg::MAX_CPUS, 1u16.to_le_bytes());
     settings.set(fw_cfg::NO_GRAPHIC, u16::from(!display).to_le_bytes());
-    settings.set(fw_cfg::BOOT_MENU, 0u16.to_le_bytes());
+    settings.set(fw_cfg::BOOT_MENU, u16::from(boot_menu).to_le_bytes());
     let mut map = Vec::new();
     map.extend(0u64.to_le_bytes());
     map.extend(ram.to_le_bytes());

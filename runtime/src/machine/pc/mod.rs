@@ -162,13 +162,18 @@ pub fn pc(config: PcConfig) -> Result<(Parts, Board), PcError> {
     } = slots;
 
     let mut settings = FwCfg::new(site.master());
-    firmware::fill_settings(&mut settings, config.ram, vga.is_some());
-    firmware::fill_nvram(
-        &mut isa.rtc.lock(),
-        config.ram,
-        &config.boot_order,
-        &isa.floppy.lock(),
-    );
+    firmware::fill_settings(&mut settings, config.ram, vga.is_some(), config.boot_menu);
+    firmware::fill_nvram(&mut isa.rtc.lock(), config.ram, &isa.floppy.lock());
+    let (once, order) = (config.boot_once, config.boot_order);
+    if once.is_empty() {
+        firmware::set_boot_order(&mut isa.rtc.lock(), &order);
+    } else {
+        firmware::set_boot_order(&mut isa.rtc.lock(), &once);
+        let rtc = isa.rtc.clone();
+        resets.push(Box::new(move || {
+            firmware::set_boot_order(&mut rtc.lock(), &order)
+        }));
+    }
     let settings = Shared::new(settings);
     ports.attach(
         fw_cfg::BASE.into(),
