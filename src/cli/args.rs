@@ -31,7 +31,7 @@ pub enum Command {
     /// Run a Linux program (x86-64 or i386).
     User(UserArgs),
     /// Run a whole system: a Linux kernel image on a PC.
-    System(SystemArgs),
+    System(Box<SystemArgs>),
     /// Show what code becomes: disassembly, IR, CLIF, host code.
     Dump(DumpArgs),
     /// Run a Linux program in lock step, interpreter against compiled code.

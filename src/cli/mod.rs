@@ -82,7 +82,7 @@ pub fn main(args: Vec<OsString>) -> i32 {
     };
     let result = match cli.command {
         Command::Dump(args) => dump::run(args),
-        Command::System(args) => system::run(args),
+        Command::System(args) => system::run(*args),
         Command::User(args) => user::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Demo(args) => demo::run(args),
