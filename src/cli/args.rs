@@ -391,6 +391,9 @@ pub struct SystemArgs {
     /// Engines and logs.
     #[command(flatten)]
     pub engine: EngineArgs,
+    /// Display adapter and other cards.
+    #[command(flatten)]
+    pub cards: super::cards::CardArgs,
     /// The kernel: a bzImage (`-kernel`).
     #[arg(long, value_name = "FILE", required_unless_present = "bios")]
     pub kernel: Option<PathBuf>,

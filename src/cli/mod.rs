@@ -2,6 +2,7 @@
 //! environment, or open log files.
 
 mod args;
+mod cards;
 mod demo;
 mod disasm;
 mod drives;

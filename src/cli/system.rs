@@ -60,6 +60,7 @@ pub fn run(args: SystemArgs) -> Result<i32, Failure> {
         config.debug_console = Some(debug_console(path)?);
     }
     args.drives.connect(&mut config)?;
+    args.cards.add_to(&mut config, args.bios.as_deref())?;
     let (mut parts, _board) = pc(config).map_err(|error| Failure::usage(error.to_string()))?;
     parts.ignore_msrs = args.ignore_msrs;
     parts.restarts &= !args.no_reboot;
@@ -137,6 +138,7 @@ fn debug_console(path: &Path) -> Result<Box<dyn SerialSink>, Failure> {
     Ok(Box::new(LogFile(file)))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+/// The content of a file.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(path).map_err(|error| unreadable(path, &error))
 }

@@ -184,7 +184,13 @@ impl Guest {
 
     /// All that the guest has sent, and what stands on the screen.
     pub fn printed(&self) -> String {
-        self.serial.text() + &self.debug.text()
+        self.serial.text() + &self.debug.text() + &self.screen()
+    }
+
+    /// What stands on the screen, if there is one and it is in a text mode.
+    pub fn screen(&self) -> String {
+        let screen = self.board.vga.as_ref().and_then(|vga| vga.lock().text());
+        screen.map_or(String::new(), |screen| screen.text())
     }
 
     /// Types on the terminal at the serial line. The guest runs while it takes the characters.

@@ -5,8 +5,8 @@
 //! same in every run and engine. In real-time mode it is the host's monotonic clock.
 
 use metaphrase_devices::Clock;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What guest time follows.
@@ -44,15 +44,21 @@ pub struct GuestClock {
     /// Somebody has something for the machine.
     woken: Mutex<bool>,
     wake: Condvar,
+    /// Makes a virtual CPU that runs return.
+    attention: OnceLock<Arc<AtomicBool>>,
 }
 
-/// Ends a sleep of the machine from any thread.
+/// Makes the machine look at its devices, from any thread.
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<GuestClock>);
 
 impl Waker {
-    /// Wakes the machine; if it does not sleep, its next sleep ends at once.
+    /// Ends the machine's sleep or its run of instructions; if it looks already, its next sleep
+    /// ends at once.
     pub fn wake(&self) {
+        if let Some(attention) = self.0.attention.get() {
+            attention.store(true, Ordering::Relaxed);
+        }
         let mut woken = self.0.woken.lock().unwrap_or_else(PoisonError::into_inner);
         *woken = true;
         self.0.wake.notify_all();
@@ -69,12 +75,19 @@ impl GuestClock {
             skipped: AtomicU64::new(0),
             woken: Mutex::new(false),
             wake: Condvar::new(),
+            attention: OnceLock::new(),
         }
     }
 
     /// A handle to wake the machine with.
     pub fn waker(self: &Arc<Self>) -> Waker {
         Waker(self.clone())
+    }
+
+    /// Sets what a wake-up has to set for a virtual CPU that runs.
+    pub(super) fn set_attention(&self, attention: Arc<AtomicBool>) {
+        // A clock has one machine.
+        let _ = self.attention.set(attention);
     }
 
     /// What it follows.

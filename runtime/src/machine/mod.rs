@@ -9,6 +9,7 @@
 //! Nothing is global: two machines in one process do not touch.
 
 mod acpi;
+mod bell;
 mod clock;
 pub mod linux_boot;
 pub mod lockstep;
@@ -29,6 +30,7 @@ use crate::system::{
     SystemEnv, SystemState, cr0, mode, smm,
 };
 use crate::vcpu::{Stop, Vcpu, VcpuError};
+pub use bell::Bell;
 pub use clock::{GuestClock, TimeMode, Waker};
 use metaphrase_devices::{Bus, InterruptLine, Timed};
 use metaphrase_ir::{Reg, sysflags};
@@ -80,6 +82,8 @@ pub struct Parts {
     pub fpu_error: Option<Box<dyn InterruptLine>>,
     /// Devices whose outputs change by themselves.
     pub timers: Vec<Box<dyn Timed + Send>>,
+    /// Devices to which things happen from outside.
+    pub bells: Vec<Bell>,
     /// The clock that they were given.
     pub clock: Arc<GuestClock>,
     /// The CPU model.
@@ -112,6 +116,7 @@ impl Parts {
             interrupts: None,
             fpu_error: None,
             timers: Vec::new(),
+            bells: Vec::new(),
             clock: Arc::new(GuestClock::new(TimeMode::COUNTED)),
             cpu,
             apic_id: None,
@@ -133,6 +138,7 @@ pub struct Machine {
     clock: Arc<GuestClock>,
     interrupts: Option<Box<dyn InterruptController>>,
     timers: Vec<Box<dyn Timed + Send>>,
+    bells: Vec<Bell>,
     stop: Arc<AtomicU32>,
     nmi: bool,
     fpu_error: Option<Box<dyn InterruptLine>>,
@@ -184,6 +190,7 @@ impl Machine {
             clock: parts.clock,
             interrupts: parts.interrupts,
             timers: parts.timers,
+            bells: parts.bells,
             stop: parts.stop,
             nmi: false,
             fpu_error: parts.fpu_error,
@@ -194,6 +201,7 @@ impl Machine {
             mapped_smm: false,
             delivered: 0,
         };
+        machine.clock.set_attention(machine.vcpu.attention());
         machine.reset();
         Ok(machine)
     }
@@ -301,6 +309,9 @@ impl Machine {
             }
             if let Some(stop) = self.follow_board() {
                 return Ok(stop);
+            }
+            for bell in &mut self.bells {
+                bell.answer();
             }
             self.vcpu.drop_stale()?;
             let now = self.advance();

@@ -6,6 +6,7 @@ use crate::memory::paged::PhysError;
 use crate::options::Options;
 use metaphrase_devices::BusError;
 use metaphrase_devices::block::BlockBackend;
+use metaphrase_devices::net::{FramesWait, NetBackend};
 use metaphrase_devices::serial::{NoSink, SerialSink};
 use metaphrase_devices::virtio::RandomSource;
 
@@ -57,6 +58,14 @@ impl Display {
     }
 }
 
+/// A virtio network card.
+pub struct Nic {
+    /// Its address.
+    pub mac: [u8; 6],
+    /// Makes what it is plugged into, given what that calls when frames wait.
+    pub plug: Box<dyn FnOnce(FramesWait) -> Box<dyn NetBackend>>,
+}
+
 /// What firmware tries to boot from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BootFrom {
@@ -97,6 +106,10 @@ pub struct PcConfig {
     pub boot_menu: bool,
     /// The display adapter, if there is one.
     pub display: Option<Display>,
+    /// Network cards.
+    pub nics: Vec<Nic>,
+    /// There is a virtio memory balloon.
+    pub balloon: bool,
     /// What feeds the virtio entropy device, if there is one.
     pub entropy: Option<Box<dyn RandomSource>>,
     /// Where the virtio console sends, if there is one.
@@ -125,6 +138,8 @@ impl PcConfig {
             boot_once: Vec::new(),
             boot_menu: false,
             display: None,
+            nics: Vec::new(),
+            balloon: false,
             entropy: None,
             console: None,
             cpu,

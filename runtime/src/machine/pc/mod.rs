@@ -14,11 +14,11 @@ mod pci_setup;
 mod pins;
 mod slots;
 
-use super::{GuestClock, Parts};
+use super::{Bell, GuestClock, Parts};
 use crate::memory::PhysMemory;
 pub use chipset::Chipset;
 use chipset::{ConfigPorts, PcChipset};
-pub use config::{BootFrom, Display, Drive, PcConfig, PcError, Seat};
+pub use config::{BootFrom, Display, Drive, Nic, PcConfig, PcError, Seat};
 pub(super) use firmware::PM_BASE;
 use irqs::{Interrupts, Irqs};
 use metaphrase_devices::acpi_pm::AcpiPm;
@@ -34,7 +34,7 @@ use metaphrase_devices::piix::IsaBridge;
 use metaphrase_devices::serial::Serial;
 use metaphrase_devices::system_ports::{DebugConsole, DebugExit, PostCode};
 use metaphrase_devices::vga::Vga;
-use metaphrase_devices::virtio::{Console, Rng, VirtioPci};
+use metaphrase_devices::virtio::{Balloon, Console, Net, Rng, VirtioPci};
 use metaphrase_devices::{Bus, Clock, GuestMemory, Shared};
 pub use pins::Pins;
 use slots::Slots;
@@ -67,6 +67,10 @@ pub struct Board {
     pub vga: Option<Shared<Vga>>,
     /// The virtio console, if there is one.
     pub console: Option<Shared<VirtioPci<Console>>>,
+    /// The network cards.
+    pub nics: Vec<Shared<VirtioPci<Net>>>,
+    /// The memory balloon, if there is one.
+    pub balloon: Option<Shared<VirtioPci<Balloon>>>,
     /// The last progress code of firmware.
     pub post: Shared<PostCode>,
 }
@@ -81,6 +85,10 @@ impl GuestMemory for MasterView {
 
     fn write(&self, address: u64, from: &[u8]) {
         self.0.write_bytes(address, from);
+    }
+
+    fn discard(&self, address: u64, len: u64) {
+        self.0.discard(address, len);
     }
 }
 
@@ -147,6 +155,26 @@ pub fn pc(config: PcConfig) -> Result<(Parts, Board), PcError> {
     for drive in config.drives {
         slots.connect(&site, &ide, &isa.floppy, drive)?;
     }
+    let (mut nics, mut bells) = (Vec::new(), Vec::new());
+    for nic in config.nics {
+        let card = Shared::new(None::<Shared<VirtioPci<Net>>>);
+        let polled = card.clone();
+        let poll = move || {
+            if let Some(card) = &*polled.lock() {
+                card.lock().poll();
+            }
+        };
+        let (bell, ring) = Bell::new(clock.waker(), Box::new(poll));
+        let backend = (nic.plug)(Box::new(ring));
+        let device = slots.add_virtio(&site, Net::new(backend, nic.mac))?;
+        *card.lock() = Some(device.clone());
+        nics.push(device);
+        bells.push(bell);
+    }
+    let balloon = match config.balloon {
+        true => Some(slots.add_virtio(&site, Balloon::new())?),
+        false => None,
+    };
     let console = match config.console {
         Some(sink) => Some(slots.add_virtio(&site, Console::new(sink))?),
         None => None,
@@ -218,6 +246,7 @@ pub fn pc(config: PcConfig) -> Result<(Parts, Board), PcError> {
     parts.apic_id = Some(0);
     parts.timers = isa.timers;
     parts.timers.push(Box::new(site.irqs.apics.clone()));
+    parts.bells = bells;
     parts.clock = clock;
     parts.smi = site.smi;
     let fpu_error = isa.fpu_error;
@@ -246,6 +275,8 @@ pub fn pc(config: PcConfig) -> Result<(Parts, Board), PcError> {
         floppy: isa.floppy,
         vga,
         console,
+        nics,
+        balloon,
         post: isa.post,
     };
     Ok((parts, board))

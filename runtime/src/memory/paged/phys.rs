@@ -2,7 +2,7 @@
 //! code.
 
 use metaphrase_devices::{Bus, Width};
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::hash::{Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -257,6 +257,26 @@ impl PhysMemory {
                 unsafe { std::ptr::copy_nonoverlapping(bytes[done..].as_ptr(), to, n) };
             }
             done += n;
+        }
+    }
+
+    /// Gives the host's memory behind whole pages of RAM back; they read as zeros afterwards. What
+    /// is not a whole page of RAM stays.
+    pub fn discard(&self, addr: u64, len: u64) {
+        let end = addr.saturating_add(len) & !(PAGE - 1);
+        let mut at = addr.next_multiple_of(PAGE);
+        while at < end {
+            if let Place::Ram(host) = self.place(at) {
+                if self.hits_code(at, PAGE) {
+                    self.note_dirty(at);
+                }
+                // SAFETY: a whole page of a private anonymous mapping of ours, which stays mapped.
+                // Where the host refuses, the page keeps what it holds, which is allowed too.
+                let _ = unsafe {
+                    rustix::mm::madvise(host.cast(), PAGE as usize, Advice::LinuxDontNeed)
+                };
+            }
+            at += PAGE;
         }
     }
 
