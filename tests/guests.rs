@@ -3,7 +3,6 @@
 //! same, execute the same number of instructions, and end with the same registers and RAM.
 //! `tests/install-guests` fetches the images.
 
-mod cpio;
 mod guest_kit;
 
 use guest_kit::{Guest, in_both, read_image};
@@ -59,7 +58,7 @@ fn a_debian_kernel_boots_to_user_space() {
         /bin/busybox sha256sum /bin/busybox\n\
         /bin/busybox poweroff -f\n";
     let busybox = std::fs::read("/bin/busybox").expect("busybox-static is installed");
-    let mut archive = cpio::Archive::default();
+    let mut archive = metaphrase::guests::cpio::Archive::default();
     for directory in ["bin", "dev", "proc", "sys"] {
         archive.directory(directory);
     }

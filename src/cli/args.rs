@@ -2,6 +2,7 @@
 
 use super::Failure;
 use super::drives::DriveArgs;
+use super::guest::{BootArgs, GuestCommand};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use metaphrase_backend::{OptLevel, Regalloc};
 use metaphrase_frontend::{Policy, Sensitive};
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 
 const AFTER: &str = "\
 Exit codes: the guest's own status; else 0 success, 1 a difference or a wrong checksum, 2 bad usage, \
-3 the guest's processor has shut down, 125 metaphrase failed, 126 the program cannot be run, 127 there is no such program. A guest that \
+3 the guest's processor has shut down, 4 a guest cannot be fetched, 125 metaphrase failed, 126 the program cannot be run, 127 there is no such program. A guest that \
 dies by a signal ends metaphrase by that signal.";
 
 /// A dynamic binary translator for x86.
@@ -22,7 +23,7 @@ dies by a signal ends metaphrase by that signal.";
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 /// The commands.
@@ -31,7 +32,13 @@ pub enum Command {
     /// Run a Linux program (x86-64 or i386).
     User(UserArgs),
     /// Run a whole system: a Linux kernel image on a PC.
+    #[command(args_override_self = true)]
     System(Box<SystemArgs>),
+    /// Boot a guest by its name, with further options of `system`; it is fetched first.
+    Boot(BootArgs),
+    /// List, fetch and find guests: whole systems from Debian packages.
+    #[command(subcommand)]
+    Guest(GuestCommand),
     /// Show what code becomes: disassembly, IR, CLIF, host code.
     Dump(DumpArgs),
     /// Run a Linux program in lock step, interpreter against compiled code.

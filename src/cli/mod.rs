@@ -7,9 +7,11 @@ mod demo;
 mod disasm;
 mod drives;
 mod dump;
+mod guest;
 mod logs;
 mod messages;
 mod report;
+mod start;
 mod system;
 mod user;
 mod verify;
@@ -30,6 +32,8 @@ pub mod exit {
     pub const USAGE: i32 = 2;
     /// The processor of a whole system has shut down: a triple fault.
     pub const SHUTDOWN: i32 = 3;
+    /// A guest cannot be fetched: no apt, no network, no such package, ….
+    pub const UNAVAILABLE: i32 = 4;
     /// metaphrase itself failed: this host cannot run it, or it has a defect.
     pub const FAILED: i32 = 125;
     /// The program is there but cannot be run: no access, a directory, not an x86 ELF file, ….
@@ -81,7 +85,18 @@ pub fn main(args: Vec<OsString>) -> i32 {
             return error.exit_code();
         }
     };
-    let result = match cli.command {
+    let Some(command) = cli.command else {
+        start::print();
+        return exit::OK;
+    };
+    run(command)
+}
+
+/// Runs a command; the exit code.
+fn run(command: Command) -> i32 {
+    let result = match command {
+        Command::Boot(args) => guest::boot(args),
+        Command::Guest(command) => guest::run(command),
         Command::Dump(args) => dump::run(args),
         Command::System(args) => system::run(*args),
         Command::User(args) => user::run(args),

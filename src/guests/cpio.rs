@@ -51,6 +51,16 @@ impl Archive {
         self.entry(name, 0o100755, (0, 0), content);
     }
 
+    /// Adds a file that is only read.
+    pub fn data(&mut self, name: &str, content: &[u8]) {
+        self.entry(name, 0o100644, (0, 0), content);
+    }
+
+    /// Adds a symbolic link.
+    pub fn link(&mut self, name: &str, target: &str) {
+        self.entry(name, 0o120777, (0, 0), target.as_bytes());
+    }
+
     /// Adds a character device.
     pub fn device(&mut self, name: &str, major: u32, minor: u32) {
         self.entry(name, 0o020600, (major, minor), &[]);
