@@ -219,6 +219,38 @@ fn a_protected_disk_is_not_written() {
     assert_eq!(rig.request(1, 0, 512), 1);
 }
 
+/// A disk of which the host has lost everything.
+struct Lost;
+
+impl BlockBackend for Lost {
+    fn sectors(&self) -> u64 {
+        100
+    }
+
+    fn read(&mut self, _: u64, _: &mut [u8]) -> Result<(), crate::BlockError> {
+        Err(crate::BlockError::Host("gone".into()))
+    }
+
+    fn write(&mut self, _: u64, _: &[u8]) -> Result<(), crate::BlockError> {
+        Err(crate::BlockError::Host("full".into()))
+    }
+
+    fn flush(&mut self) -> Result<(), crate::BlockError> {
+        Err(crate::BlockError::Host("gone".into()))
+    }
+}
+
+#[test]
+fn errors_of_the_host_are_errors_of_the_device() {
+    let mut rig = Rig::new(Blk::new(Box::new(Lost), ""), 0);
+    assert_eq!(rig.request(0, 0, 512), 1);
+    assert_eq!(rig.used(0), (1, 1));
+    assert_eq!(rig.request(1, 0, 512), 1);
+    assert_eq!(rig.request(4, 0, 0), 1);
+    assert_eq!(rig.ranges(13, &[(0, 1, 0)]), 1);
+    assert_eq!(rig.status(), 0x0f, "the device goes on");
+}
+
 struct Counting(MemoryDisk, Arc<Mutex<u32>>);
 
 impl BlockBackend for Counting {
