@@ -3,6 +3,7 @@
 use super::Failure;
 use super::drives::DriveArgs;
 use super::guest::{BootArgs, GuestCommand};
+use super::kernel::KernelArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use metaphrase_backend::{OptLevel, Regalloc};
 use metaphrase_frontend::{Policy, Sensitive};
@@ -31,7 +32,7 @@ pub struct Cli {
 pub enum Command {
     /// Run a Linux program (x86-64 or i386).
     User(UserArgs),
-    /// Run a whole system: a Linux kernel image on a PC.
+    /// Run a whole system: firmware or a kernel on a PC.
     #[command(args_override_self = true)]
     System(Box<SystemArgs>),
     /// Boot a guest by its name, with further options of `system`; it is fetched first.
@@ -401,12 +402,9 @@ pub struct SystemArgs {
     /// Display adapter and other cards.
     #[command(flatten)]
     pub cards: super::cards::CardArgs,
-    /// The kernel: a bzImage (`-kernel`).
-    #[arg(long, value_name = "FILE", required_unless_present = "bios")]
-    pub kernel: Option<PathBuf>,
-    /// Firmware, which ends at 4 GiB, such as SeaBIOS (`-bios`).
-    #[arg(long, value_name = "FILE", conflicts_with = "kernel")]
-    pub bios: Option<PathBuf>,
+    /// What it starts with.
+    #[command(flatten)]
+    pub boot: KernelArgs,
     /// Disks, discs and floppies.
     #[command(flatten)]
     pub drives: DriveArgs,
@@ -420,17 +418,6 @@ pub struct SystemArgs {
     /// A reset ends the run, where firmware would start again (`-no-reboot`).
     #[arg(long)]
     pub no_reboot: bool,
-    /// The initial RAM disk (`-initrd`).
-    #[arg(long, value_name = "FILE")]
-    pub initrd: Option<PathBuf>,
-    /// The kernel's command line (`-append`).
-    #[arg(
-        long,
-        value_name = "TEXT",
-        default_value = "",
-        allow_hyphen_values = true
-    )]
-    pub append: String,
     /// RAM in MiB (`-m`).
     #[arg(short = 'm', long, value_name = "MIB", default_value_t = 128,
           value_parser = clap::value_parser!(u64).range(2..=3072))]

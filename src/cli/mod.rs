@@ -8,6 +8,7 @@ mod disasm;
 mod drives;
 mod dump;
 mod guest;
+mod kernel;
 mod logs;
 mod messages;
 mod report;

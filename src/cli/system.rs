@@ -4,8 +4,8 @@ use super::args::{SystemArgs, TscArg};
 use super::logs::{self, Logger};
 use super::{Failure, exit, report};
 use metaphrase_devices::serial::SerialSink;
+use metaphrase_runtime::machine::TimeMode;
 use metaphrase_runtime::machine::pc::{PcConfig, pc};
-use metaphrase_runtime::machine::{TimeMode, linux_boot};
 use metaphrase_runtime::{Machine, MachineStop};
 use std::fs::File;
 use std::io::Write;
@@ -37,16 +37,16 @@ impl SerialSink for LogFile {
 pub fn run(args: SystemArgs) -> Result<i32, Failure> {
     let options = args.engine.options()?;
     let _log = logs::start(&args.engine.log, args.engine.log_file.as_deref())?;
-    let initrd = match &args.initrd {
-        Some(path) => read(path)?,
-        None => Vec::new(),
-    };
     let time = match (args.icount, args.engine.tsc) {
         (Some(shift), _) => TimeMode::Deterministic { shift },
         (None, TscArg::Instructions) => TimeMode::COUNTED,
         (None, TscArg::Host) => TimeMode::RealTime,
     };
     let ram = args.memory << 20;
+    if args.boot.kernel.is_none() && args.boot.bios.is_none() {
+        return Err(Failure::usage("-kernel or -bios is needed, or both"));
+    }
+    let kernel = args.boot.open(ram)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let mut config = PcConfig::new(ram, args.engine.model()?, options);
     config.time = time;
@@ -55,21 +55,22 @@ pub fn run(args: SystemArgs) -> Result<i32, Failure> {
     }
     config.serial = Box::new(Stdout);
     config.debug_exit = args.debug_exit;
-    config.firmware = args.bios.as_deref().map(read).transpose()?;
+    config.firmware = args.boot.bios.as_deref().map(read).transpose()?;
     if let Some(path) = &args.debugcon {
         config.debug_console = Some(debug_console(path)?);
     }
     args.drives.connect(&mut config)?;
-    args.cards.add_to(&mut config, args.bios.as_deref())?;
+    args.cards.add_to(&mut config, args.boot.bios.as_deref())?;
+    if let Some(kernel) = &kernel {
+        kernel.offer(&mut config)?;
+    }
     let (mut parts, _board) = pc(config).map_err(|error| Failure::usage(error.to_string()))?;
     parts.ignore_msrs = args.ignore_msrs;
     parts.restarts &= !args.no_reboot;
     let mut machine = Machine::new(parts).map_err(Failure::internal)?;
     Logger::attach(machine.vcpu(), &args.engine.log);
-    if let Some(kernel) = &args.kernel {
-        let image = read(kernel)?;
-        linux_boot::load(&mut machine, ram, &image, &initrd, &args.append)
-            .map_err(|error| unusable(kernel, &error))?;
+    if let Some(kernel) = &kernel {
+        kernel.start(&mut machine)?;
     }
     let stop = machine
         .run(args.budget.unwrap_or(u64::MAX))
@@ -112,7 +113,7 @@ pub fn run(args: SystemArgs) -> Result<i32, Failure> {
 }
 
 /// A file that is there and cannot be used.
-fn unusable(path: &Path, error: &dyn std::fmt::Display) -> Failure {
+pub(super) fn unusable(path: &Path, error: &dyn std::fmt::Display) -> Failure {
     Failure {
         code: exit::CANNOT_RUN,
         message: format!("{}: {error}", path.display()),

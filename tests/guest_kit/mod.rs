@@ -19,7 +19,7 @@
 use metaphrase_devices::keyboard::keys::Key;
 use metaphrase_devices::serial::SerialSink;
 use metaphrase_runtime::machine::TimeMode;
-use metaphrase_runtime::machine::linux_boot;
+use metaphrase_runtime::machine::boot::{self, Kernel, Module};
 use metaphrase_runtime::machine::pc::{Board, PcConfig, pc};
 use metaphrase_runtime::{CpuModel, Engine, Machine, MachineStop, Options};
 use std::path::{Path, PathBuf};
@@ -134,10 +134,29 @@ impl Guest {
         }
     }
 
-    /// Loads a kernel, as `-kernel`, `-initrd` and `-append` do.
-    pub fn load(&mut self, kernel: &[u8], initrd: &[u8], command_line: &str) {
-        linux_boot::load(&mut self.machine, self.ram, kernel, initrd, command_line)
-            .expect("a kernel");
+    /// Loads a kernel, as `-kernel`, `-initrd` and `-append` do; no initial RAM disk if it is empty.
+    pub fn load(&mut self, image: &[u8], initrd: &[u8], command_line: &str) {
+        let initrd = Module {
+            content: initrd.to_vec(),
+            ..Module::default()
+        };
+        let modules = std::slice::from_ref(&initrd);
+        self.load_kernel(&Kernel {
+            image,
+            name: "kernel",
+            command_line,
+            modules: if initrd.content.is_empty() {
+                &[]
+            } else {
+                modules
+            },
+            ..Kernel::default()
+        });
+    }
+
+    /// Loads a kernel with all that can be given to it.
+    pub fn load_kernel(&mut self, kernel: &Kernel<'_>) {
+        boot::load(&mut self.machine, self.ram, kernel).expect("a kernel");
     }
 
     /// Runs that many instructions, or until the machine ends, which [`Guest::stop`] says.

@@ -10,8 +10,8 @@
 
 mod acpi;
 mod bell;
+pub mod boot;
 mod clock;
-pub mod linux_boot;
 pub mod lockstep;
 pub mod pc;
 #[cfg(test)]

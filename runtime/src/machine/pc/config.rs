@@ -1,6 +1,7 @@
 //! What a PC is made of, as its user says.
 
 use super::super::TimeMode;
+use super::super::boot::FirmwareKernel;
 use crate::cpu_model::CpuModel;
 use crate::memory::paged::PhysError;
 use crate::options::Options;
@@ -96,6 +97,8 @@ pub struct PcConfig {
     /// The firmware, which ends at 4 GiB. Without it somebody else loads what is to run, and finds
     /// the chipset set up as firmware would have.
     pub firmware: Option<Vec<u8>>,
+    /// A kernel that firmware is to start.
+    pub firmware_kernel: Option<FirmwareKernel>,
     /// Disks, CD-ROM and floppy drives.
     pub drives: Vec<Drive>,
     /// What firmware tries to boot from, in this order.
@@ -133,6 +136,7 @@ impl PcConfig {
             debug_console: None,
             debug_exit: None,
             firmware: None,
+            firmware_kernel: None,
             drives: Vec::new(),
             boot_order: vec![BootFrom::Disk, BootFrom::Cd, BootFrom::Floppy],
             boot_once: Vec::new(),

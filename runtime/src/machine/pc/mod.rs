@@ -191,6 +191,9 @@ pub fn pc(config: PcConfig) -> Result<(Parts, Board), PcError> {
 
     let mut settings = FwCfg::new(site.master());
     firmware::fill_settings(&mut settings, config.ram, vga.is_some(), config.boot_menu);
+    if let Some(kernel) = &config.firmware_kernel {
+        kernel.offer(&mut settings);
+    }
     firmware::fill_nvram(&mut isa.rtc.lock(), config.ram, &isa.floppy.lock());
     let (once, order) = (config.boot_once, config.boot_order);
     if once.is_empty() {
