@@ -110,7 +110,7 @@ fn guess(file: &[u8]) -> &'static str {
     }
     // The reset vector of firmware is a jump.
     let vector = file.len().checked_sub(16).and_then(|at| file.get(at));
-    if file.len().is_multiple_of(0x1_0000) && matches!(vector, Some(0xea | 0xe9 | 0xeb)) {
+    if file.len().is_multiple_of(0x1_0000) && matches!(vector, Some(0xe9..=0xeb)) {
         return "firmware: -bios takes it";
     }
     if file

@@ -291,8 +291,7 @@ pub fn plan_real<'a>(
         return Err(BootError::Damaged("its real-mode part is too long"));
     }
     place(plan, &setup, kernel, image, top, &mut real)?;
-    let [flags] = [real[header::LOADFLAGS] | CAN_USE_HEAP];
-    put(&mut real, header::LOADFLAGS, &[flags]);
+    real[header::LOADFLAGS] |= CAN_USE_HEAP;
     put(
         &mut real,
         header::HEAP_END,

@@ -14,7 +14,9 @@ const ADAPTERS: u64 = 0xa_0000;
 const ROM: u64 = 0xf_0000;
 
 /// The address of the root pointer of the ACPI tables.
-pub const RSDP: u64 = EBDA;
+pub const RSDP: u64 = EBDA + 0x10;
+/// The code that answers calls of BIOS services.
+const SERVICES: u64 = EBDA + 0x100;
 /// KiB of RAM from address 0 on.
 pub const LOW_KIB: u32 = (LOW_END >> 10) as u32;
 
@@ -39,13 +41,29 @@ pub fn ranges(ram: u64) -> Vec<(u64, u64, u32)> {
 /// Memory of PCI functions, and above it chips and firmware.
 const PCI_SPACE: std::ops::Range<u64> = 0xc000_0000..0x1_0000_0000;
 
-/// Writes the ACPI tables, and those words of the BIOS data area that kernels look at.
+/// What any BIOS service answers: carry, and "function not supported" in AH.
+#[rustfmt::skip]
+const REFUSE: [u8; 11] = [
+    0x55, 0x89, 0xe5,             // push bp; mov bp, sp
+    0x80, 0x4e, 0x06, 0x01,       // or byte [bp + 6], 1: carry in the flags on the stack
+    0x5d,                         // pop bp
+    0xb4, 0x86,                   // mov ah, 86h
+    0xcf,                         // iret
+];
+
+/// Writes the ACPI tables, those words of the BIOS data area that kernels look at, and services that
+/// refuse: some kernels go back to real mode and ask, whatever has started them.
 pub fn leave_as_firmware(machine: &mut Machine) {
     let memory = machine.memory();
     let acpi = acpi::image(TABLES);
     memory.write_bytes(acpi.base, &acpi.tables);
     memory.write_bytes(RSDP, &acpi.rsdp);
-    let words: [(u64, u16); 5] = [
+    memory.write_bytes(SERVICES, &REFUSE);
+    let vector = (EBDA << 12 | (SERVICES - EBDA)) as u32;
+    memory.write_bytes(0, &vector.to_le_bytes().repeat(256));
+    let words: [(u64, u16); 6] = [
+        // The size of the extended BIOS data area in KiB.
+        (EBDA, 1),
         // The first serial port.
         (0x400, 0x3f8),
         // The segment of the extended BIOS data area.
