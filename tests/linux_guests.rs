@@ -1,0 +1,167 @@
+//! Debian kernels of every flavour as guests: to user space and to power off, with disks and discs,
+//! in the interpreter and in the tiered engine. What the kernels warn of is a failure.
+//! `tests/install-guests` fetches them.
+
+mod cpio;
+mod guest_kit;
+mod linux_kit;
+
+use guest_kit::{Outcome, image};
+use linux_kit::{AMD64, CLOUD, I686, I686_PAE, Kernel, Setup};
+use metaphrase_devices::RawDisk;
+use metaphrase_runtime::machine::pc::PcConfig;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::process::Command;
+
+/// Modules for disks and discs at the IDE controller.
+const STORAGE: &[&str] = &[
+    "ata_piix",
+    "sd_mod",
+    "sr_mod",
+    "ext4",
+    "isofs",
+    "crc32c_generic",
+];
+
+const SECTOR: u64 = 512;
+/// The partition on the disk: where it begins, which takes more than 28 bits, and its length.
+const START: u64 = 280_000_000;
+const SECTORS: u64 = 65_536;
+
+/// The hash that a program of the host finds.
+fn host_hash(path: &Path) -> String {
+    let out = Command::new("sha256sum").arg(path).output();
+    let out = String::from_utf8_lossy(&out.expect("sha256sum").stdout).into_owned();
+    out.split(' ').next().unwrap_or_default().to_owned()
+}
+
+/// A kernel mounts its file systems, runs a script, hashes a file of two megabytes, and powers off.
+fn user_space(
+    kernel: &Kernel,
+    setup: Setup<'_>,
+    adjust: impl Fn(&mut PcConfig),
+) -> Option<Outcome> {
+    let script = format!(
+        "echo user space: $(uname -m) $((6 * 7))\n\
+         sha256sum /bin/busybox\n\
+         for i in 1 2; do sleep 1; done\n\
+         ls /sys/bus/pci/devices\n\
+         {}",
+        setup.script
+    );
+    let setup = Setup {
+        script: &script,
+        budget: 12_000_000_000,
+        ..setup
+    };
+    let outcome = kernel.boot(&setup, adjust)?;
+    let text = &outcome.serial;
+    let greeting = format!("user space: {} 42", kernel.machine());
+    assert!(text.contains(&greeting), "{text}");
+    assert!(text.contains(&host_hash(&kernel.busybox())), "{text}");
+    assert!(text.contains("0000:00:01.1"), "the PCI bus: {text}");
+    Some(outcome)
+}
+
+/// A kernel's self-tests of cryptography are most of the instructions of a boot, so that only one
+/// kernel runs them.
+const FEWER_TESTS: Setup<'static> = Setup {
+    modules: &[],
+    options: "cryptomgr.notests",
+    script: "",
+    budget: 0,
+};
+
+#[test]
+fn the_cloud_kernel_reaches_user_space() {
+    user_space(&CLOUD, Setup::default(), |_| {});
+}
+
+#[test]
+fn the_686_kernel_reaches_user_space() {
+    user_space(&I686, FEWER_TESTS, |_| {});
+}
+
+/// A disk of 160 GB, which takes no room where nothing was written, with one partition.
+fn make_disk(path: &Path) {
+    let mut file = File::create(path).expect("a file");
+    file.set_len(160 << 30).expect("its length");
+    let mut sector = [0; SECTOR as usize];
+    sector[446 + 4] = 0x83;
+    sector[446 + 8..][..4].copy_from_slice(&(START as u32).to_le_bytes());
+    sector[446 + 12..][..4].copy_from_slice(&(SECTORS as u32).to_le_bytes());
+    sector[510..].copy_from_slice(&[0x55, 0xaa]);
+    file.write_all(&sector).expect("the first sector");
+}
+
+fn partition(path: &Path) -> Vec<u8> {
+    let mut file = File::open(path).expect("the disk");
+    let mut bytes = vec![0; (SECTORS * SECTOR) as usize];
+    file.seek(SeekFrom::Start(START * SECTOR)).expect("a place");
+    file.read_exact(&mut bytes).expect("the partition");
+    bytes
+}
+
+/// One kernel makes a file system beyond what 28 bits can address and fills it, in each engine on a
+/// disk of its own, and both are the same in the end. The other kernel reads it, and a disc.
+#[test]
+fn the_686_pae_and_the_amd64_kernel_reach_user_space_and_share_a_disk() {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let disk = |n: usize| directory.join(format!("linux-{}-{n}.img", std::process::id()));
+    let count = std::cell::Cell::new(0);
+    let setup = Setup {
+        modules: STORAGE,
+        script: "until [ -b /dev/sda1 ]; do sleep 1; done\n\
+            mke2fs /dev/sda1 >/dev/null && mount -t ext4 /dev/sda1 /mnt\n\
+            cp /bin/busybox /mnt/copy && echo a note of the guest >/mnt/note\n\
+            umount /mnt && mount -t ext4 -o ro /dev/sda1 /mnt && sha256sum /mnt/copy\n\
+            umount /mnt",
+        ..FEWER_TESTS
+    };
+    let written = user_space(&I686_PAE, setup, |config| {
+        count.set(count.get() + 1);
+        make_disk(&disk(count.get()));
+        let raw = RawDisk::open(&disk(count.get()), false).expect("the disk");
+        config.disk = Some(Box::new(raw));
+    });
+    let Some(written) = written else { return };
+    let hash = host_hash(&I686_PAE.busybox());
+    let line = format!("{hash}  /mnt/copy");
+    assert!(written.serial.contains(&line), "{}", written.serial);
+    let [first, second] = [1, 2].map(|n| partition(&disk(n)));
+    assert_eq!(first[1024 + 56..][..2], [0x53, 0xef], "a file system");
+    assert!(first == second, "both engines wrote the same");
+    let note = b"a note of the guest";
+    assert!(first.windows(note.len()).any(|w| w == note));
+
+    let Some(disc) = image("usr/lib/ipxe", "ipxe.iso") else {
+        return;
+    };
+    let setup = Setup {
+        modules: STORAGE,
+        script: "until [ -b /dev/sda1 -a -b /dev/sr0 ]; do sleep 1; done\n\
+            mount -t ext4 -o ro /dev/sda1 /mnt && cat /mnt/note && sha256sum /mnt/copy\n\
+            umount /mnt\n\
+            sha256sum /dev/sr0\n\
+            mount -t iso9660 -o ro /dev/sr0 /mnt && ls /mnt",
+        ..FEWER_TESTS
+    };
+    let read = user_space(&AMD64, setup, |config| {
+        let raw = RawDisk::open(&disk(1), true).expect("the disk");
+        config.disk = Some(Box::new(raw));
+        let raw = RawDisk::open(&disc, true).expect("the disc");
+        config.disc = Some(Box::new(raw));
+    });
+    let Some(read) = read else { return };
+    let text = &read.serial;
+    assert!(text.contains("a note of the guest"), "{text}");
+    assert!(text.contains(&line), "{text}");
+    let disc_line = format!("{}  /dev/sr0", host_hash(&disc));
+    assert!(text.contains(&disc_line), "{text}");
+    assert!(text.to_lowercase().contains("ipxe.krn"), "{text}");
+    for n in [1, 2] {
+        std::fs::remove_file(disk(n)).expect("the disk was there");
+    }
+}
