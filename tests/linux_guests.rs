@@ -8,8 +8,8 @@ mod linux_kit;
 
 use guest_kit::{Outcome, image};
 use linux_kit::{AMD64, CLOUD, I686, I686_PAE, Kernel, Setup};
-use metaphrase_devices::RawDisk;
-use metaphrase_runtime::machine::pc::PcConfig;
+use metaphrase_devices::image::RawDisk;
+use metaphrase_runtime::machine::pc::{PcConfig, Seat};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -24,6 +24,16 @@ const STORAGE: &[&str] = &[
     "isofs",
     "crc32c_generic",
 ];
+
+/// The first drive, and the one at the other cable.
+const DISK: Seat = Seat::IdeDisk {
+    channel: 0,
+    unit: 0,
+};
+const DISC: Seat = Seat::IdeCd {
+    channel: 1,
+    unit: 0,
+};
 
 const SECTOR: u64 = 512;
 /// The partition on the disk: where it begins, which takes more than 28 bits, and its length.
@@ -124,7 +134,7 @@ fn the_686_pae_and_the_amd64_kernel_reach_user_space_and_share_a_disk() {
         count.set(count.get() + 1);
         make_disk(&disk(count.get()));
         let raw = RawDisk::open(&disk(count.get()), false).expect("the disk");
-        config.disk = Some(Box::new(raw));
+        config.add_drive(DISK, Box::new(raw));
     });
     let Some(written) = written else { return };
     let hash = host_hash(&I686_PAE.busybox());
@@ -150,9 +160,9 @@ fn the_686_pae_and_the_amd64_kernel_reach_user_space_and_share_a_disk() {
     };
     let read = user_space(&AMD64, setup, |config| {
         let raw = RawDisk::open(&disk(1), true).expect("the disk");
-        config.disk = Some(Box::new(raw));
+        config.add_drive(DISK, Box::new(raw));
         let raw = RawDisk::open(&disc, true).expect("the disc");
-        config.disc = Some(Box::new(raw));
+        config.add_drive(DISC, Box::new(raw));
     });
     let Some(read) = read else { return };
     let text = &read.serial;

@@ -38,6 +38,7 @@ const HARMLESS: &[&str] = &[
     // A board with 8259As alone.
     "ACPI: setting ELCR",
     "not listed by the BIOS",
+    "not listed by BIOS",
 ];
 
 /// Words of a kernel in trouble, wherever they stand.
