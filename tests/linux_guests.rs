@@ -2,7 +2,6 @@
 //! in the interpreter and in the tiered engine. What the kernels warn of is a failure.
 //! `tests/install-guests` fetches them.
 
-mod cpio;
 mod guest_kit;
 mod linux_kit;
 

@@ -1,8 +1,8 @@
 //! Debian kernels as guests: the initial RAM disk with a script that runs on busybox, the kernel's
 //! modules in the order in which they must be loaded, and what the kernel has complained about.
 
-use crate::cpio::Archive;
 use crate::guest_kit::{Guest, Outcome, image, in_both, read_image};
+use metaphrase::guests::cpio::Archive;
 use metaphrase_runtime::MachineStop;
 use metaphrase_runtime::machine::pc::PcConfig;
 use std::collections::BTreeMap;
