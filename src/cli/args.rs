@@ -402,6 +402,9 @@ pub struct SystemArgs {
     /// Display adapter and other cards.
     #[command(flatten)]
     pub cards: super::cards::CardArgs,
+    /// The network.
+    #[command(flatten)]
+    pub network: super::network::NetworkArgs,
     /// What it starts with.
     #[command(flatten)]
     pub boot: KernelArgs,

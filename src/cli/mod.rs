@@ -11,6 +11,7 @@ mod guest;
 mod kernel;
 mod logs;
 mod messages;
+mod network;
 mod report;
 mod start;
 mod system;

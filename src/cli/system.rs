@@ -61,6 +61,7 @@ pub fn run(args: SystemArgs) -> Result<i32, Failure> {
     }
     args.drives.connect(&mut config)?;
     args.cards.add_to(&mut config, args.boot.bios.as_deref())?;
+    args.network.add_to(&mut config)?;
     if let Some(kernel) = &kernel {
         kernel.offer(&mut config)?;
     }
