@@ -13,6 +13,8 @@ mod isa;
 mod pci_setup;
 mod pins;
 mod slots;
+#[cfg(test)]
+mod storm;
 
 use super::{Bell, GuestClock, Parts};
 use crate::memory::PhysMemory;
