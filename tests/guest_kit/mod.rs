@@ -19,7 +19,7 @@
 use metaphrase_devices::keyboard::keys::Key;
 use metaphrase_devices::serial::SerialSink;
 use metaphrase_runtime::machine::TimeMode;
-use metaphrase_runtime::machine::boot::{self, Kernel, Module};
+use metaphrase_runtime::machine::boot::{self, Format, Kernel, Module};
 use metaphrase_runtime::machine::pc::{Board, PcConfig, pc};
 use metaphrase_runtime::{CpuModel, Engine, Machine, MachineStop, Options};
 use std::path::{Path, PathBuf};
@@ -155,8 +155,8 @@ impl Guest {
     }
 
     /// Loads a kernel with all that can be given to it.
-    pub fn load_kernel(&mut self, kernel: &Kernel<'_>) {
-        boot::load(&mut self.machine, self.ram, kernel).expect("a kernel");
+    pub fn load_kernel(&mut self, kernel: &Kernel<'_>) -> Format {
+        boot::load(&mut self.machine, self.ram, kernel).expect("a kernel")
     }
 
     /// Runs that many instructions, or until the machine ends, which [`Guest::stop`] says.
