@@ -103,16 +103,22 @@ impl<'a> Apt<'a> {
         self.directory.join("apt.conf")
     }
 
-    /// The configuration: the system's on how to fetch, and our directories. The system's other
+    /// The configuration: the system's on what to fetch and how, and our directories. The system's other
     /// files are not read a second time, for their hooks would run.
     fn settings(&self) -> Result<String, Error> {
         let dump = run::stdout("apt-config", &["dump".as_ref()])?;
         let dump = String::from_utf8_lossy(&dump).into_owned();
         let fetching = |line: &&str| {
-            line.starts_with("Acquire::")
-                && !line.starts_with("Acquire::IndexTargets")
-                && !line.starts_with("Acquire::Languages")
-                && !line.starts_with("Acquire::Changelogs")
+            let wanted = ["Acquire::", "Dir::Etc"];
+            let other = [
+                "Acquire::IndexTargets",
+                "Acquire::Languages",
+                "Acquire::Changelogs",
+                "Dir::Etc::main",
+                "Dir::Etc::parts",
+            ];
+            wanted.iter().any(|start| line.starts_with(start))
+                && !other.iter().any(|start| line.starts_with(start))
         };
         let mut text: String = dump
             .lines()

@@ -238,6 +238,7 @@ pub const ALL: &[Guest] = &[
             "{}/bios-256k.bin",
             "-hda",
             "{}/isolinux.iso",
+            "-snapshot",
         ],
     },
     Guest {
@@ -284,6 +285,28 @@ pub const ALL: &[Guest] = &[
         ],
     },
     Guest {
+        name: "memtest-floppy",
+        about: "memtest86+ from a floppy disk",
+        sources: &[
+            source(
+                Exact("memtest86+"),
+                Amd64,
+                &[("boot/memtest86+x64.bin", "memtest.img")],
+            ),
+            SEABIOS,
+        ],
+        steps: &[Step::Floppy("memtest.img")],
+        boot: &[
+            "-m",
+            "64",
+            "-bios",
+            "{}/bios-256k.bin",
+            "-fda",
+            "{}/memtest.img",
+            "-snapshot",
+        ],
+    },
+    Guest {
         name: "seabios",
         about: "SeaBIOS with nothing to boot from",
         sources: &[SEABIOS],
@@ -316,6 +339,28 @@ pub const ALL: &[Guest] = &[
             "{}/bios-256k.bin",
             "-cdrom",
             "{}/grub.iso",
+        ],
+    },
+    Guest {
+        name: "grub-floppy",
+        about: "GRUB from its rescue floppy disk",
+        sources: &[
+            source(
+                Exact("grub-rescue-pc"),
+                Amd64,
+                &[("lib/grub-rescue/grub-rescue-floppy.img", "grub.img")],
+            ),
+            SEABIOS,
+        ],
+        steps: &[Step::Floppy("grub.img")],
+        boot: &[
+            "-m",
+            "64",
+            "-bios",
+            "{}/bios-256k.bin",
+            "-fda",
+            "{}/grub.img",
+            "-snapshot",
         ],
     },
     Guest {
