@@ -211,10 +211,13 @@ impl<'a> Apt<'a> {
                 let mut command = self.command("apt-cache");
                 let out = run::output("apt-cache", command.args(["pkgnames", prefix]))?;
                 let names = String::from_utf8_lossy(&out.stdout).into_owned();
-                match newest(&names, prefix, suffix) {
-                    Some(name) => self.show(name),
-                    None => Ok(None),
+                // apt knows names too that no package for this architecture has.
+                for name in newest_first(&names, prefix, suffix) {
+                    if let Some(found) = self.show(name)? {
+                        return Ok(Some(found));
+                    }
                 }
+                Ok(None)
             }
         }
     }
@@ -338,15 +341,17 @@ fn dependencies(field: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Of the names that consist of the prefix, numbers with points, and the suffix, the one with the
-/// greatest numbers.
-fn newest<'n>(names: &'n str, prefix: &str, suffix: &str) -> Option<&'n str> {
+/// The names that consist of the prefix, numbers with points, and the suffix, the greatest numbers
+/// first.
+fn newest_first<'n>(names: &'n str, prefix: &str, suffix: &str) -> Vec<&'n str> {
     let version = |name: &str| -> Option<Vec<u32>> {
         let middle = name.strip_prefix(prefix)?.strip_suffix(suffix)?;
         middle.split('.').map(|part| part.parse().ok()).collect()
     };
     let versions = names.lines().filter_map(|n| Some((version(n)?, n)));
-    Some(versions.max()?.1)
+    let mut versions: Vec<_> = versions.collect();
+    versions.sort();
+    versions.iter().rev().map(|(_, name)| *name).collect()
 }
 
 #[cfg(test)]
@@ -370,7 +375,8 @@ mod tests {
     #[test]
     fn the_newest_goes_by_numbers() {
         let names = "k-9-net\nk-12-net\nk-12.1-net\nk-12.1-net-dbg\nk-x-net\nk--net\n";
-        assert_eq!(newest(names, "k-", "-net"), Some("k-12.1-net"));
-        assert_eq!(newest(names, "k-", "-iso"), None);
+        let order = newest_first(names, "k-", "-net");
+        assert_eq!(order, ["k-12.1-net", "k-12-net", "k-9-net"]);
+        assert!(newest_first(names, "k-", "-iso").is_empty());
     }
 }
