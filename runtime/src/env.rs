@@ -1,6 +1,7 @@
 //! What helpers need besides the registers: memory, the CPU model, time, descriptors, counters.
 //! [`CpuState::env`] points to it.
 
+use crate::activity::Note;
 use crate::cpu_model::CpuModel;
 use crate::memory::GuestMemory;
 use crate::state::CpuState;
@@ -52,6 +53,8 @@ pub struct Env {
     pub system_calls: [u64; SystemKind::ALL.len()],
     /// A TSC that counts instructions counts each as `1 << tsc_shift`; at most 20.
     pub tsc_shift: u32,
+    /// What the CPU does now.
+    pub doing: Note,
     /// Nanoseconds of guest time that passed without instructions, which a TSC that counts
     /// instructions counts too.
     pub skipped: u64,
@@ -75,6 +78,7 @@ impl Env {
             base: 0,
             data: false,
         });
+        let doing = memory.paged().map(|p| p.doing.clone()).unwrap_or_default();
         Box::new(Env {
             memory,
             cpu,
@@ -86,6 +90,7 @@ impl Env {
             system_calls: [0; SystemKind::ALL.len()],
             tsc_shift: 0,
             skipped: 0,
+            doing,
         })
     }
 

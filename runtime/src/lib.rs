@@ -1,5 +1,6 @@
 //! Guest state, interpreter, block cache, dispatcher and Linux user mode of metaphrase.
 
+pub mod activity;
 pub mod cache;
 pub mod cpu_model;
 pub mod env;

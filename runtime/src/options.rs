@@ -68,6 +68,8 @@ pub struct Options {
     pub engine: Engine,
     /// Compile on a background thread (tiered engine only) rather than while the guest waits.
     pub background: bool,
+    /// Find out by sampling what the time is spent on: [`crate::activity`].
+    pub sample_activity: bool,
     /// The IR passes.
     pub passes: PassSet,
     /// Give the interpreter IR that no pass has touched, as the reference for lock step.
@@ -122,6 +124,7 @@ impl Default for Options {
         Options {
             engine: Engine::Tiered,
             background: true,
+            sample_activity: false,
             passes: PassSet::default(),
             reference: false,
             tier1: backend::Options::default(),

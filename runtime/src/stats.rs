@@ -125,6 +125,8 @@ pub struct Stats {
     pub compile_ns: u64,
     /// Part of it that the guest waited for.
     pub compile_wait_ns: u64,
+    /// Time by activity, as sampled; empty unless the machine was asked to sample.
+    pub activity_ns: BTreeMap<String, u64>,
     /// Time in the dispatcher, engines included.
     pub run_ns: u64,
 }

@@ -245,6 +245,7 @@ impl EngineArgs {
             jump_cache: !self.no_jump_cache,
             x87_inline: !self.no_inline_x87,
             arena_bytes: self.arena.clamp(1, 1 << 10) << 20,
+            sample_activity: self.stats,
             keep_clif: self.log.iter().any(|l| l == "clif"),
             passes: passes(&self.disable_pass, &self.enable_pass)?,
             ..defaults

@@ -26,6 +26,16 @@ pub fn text(s: &Stats) -> String {
         ms(s.compile_wait_ns),
         ms(s.compile_ns)
     );
+    if !s.activity_ns.is_empty() {
+        let all = s.activity_ns.values().sum::<u64>().max(1);
+        let mut list: Vec<_> = s.activity_ns.iter().collect();
+        list.sort_by_key(|(_, ns)| std::cmp::Reverse(**ns));
+        let parts = list
+            .iter()
+            .map(|(name, ns)| format!("{name} {:.1} %", 100.0 * **ns as f64 / all as f64));
+        let parts: Vec<String> = parts.collect();
+        let _ = writeln!(out, "spent          {} (sampled)", parts.join(", "));
+    }
     let _ = writeln!(
         out,
         "translations   {} interpreted blocks, {} compiled blocks, {} compiled regions; {} failed, \

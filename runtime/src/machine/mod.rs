@@ -17,6 +17,7 @@ pub mod pc;
 #[cfg(test)]
 mod tests;
 
+use crate::activity::Doing;
 use crate::cpu_model::CpuModel;
 use crate::env::{Env, TscSource};
 use crate::memory::{GuestMemory, Paged, PhysMemory};
@@ -329,6 +330,7 @@ impl Machine {
             if self.vcpu.state.sys.activity != Activity::Running {
                 match deadline {
                     Some(at) => {
+                        let _doing = self.vcpu.env.doing.during(Doing::Idle);
                         self.clock.idle_until(at);
                         // A device may have written to what MWAIT monitors.
                         if self.vcpu.state.sys.activity == Activity::Waiting {

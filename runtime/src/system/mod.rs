@@ -40,6 +40,7 @@ mod task;
 mod tests;
 mod transfer;
 
+use crate::activity::Doing;
 use crate::env::Env;
 pub use crate::helpers::Cx;
 use crate::machine::GuestClock;
@@ -271,6 +272,8 @@ fn carry_out(cx: &Cx, op: SystemOp, a: u64, b: u64, next: u64) -> Outcome {
         }
         // A device may have raised an interrupt, or have something to do at another time.
         cx.sys().look = true;
+        let _doing = env.doing.during(Doing::Devices);
+        return function(cx, op, a, b, next);
     }
     function(cx, op, a, b, next)
 }

@@ -1,6 +1,7 @@
 //! The dispatcher: which block runs next, in which engine, and what its exit means.
 
 use super::{BUS, Exception, Next, Stop, Vcpu, VcpuError};
+use crate::activity::Doing;
 use crate::cache::{Key, Progress, TransId};
 use crate::interp::{self, NO_SLOT};
 use crate::options::Engine;
@@ -69,7 +70,9 @@ impl Vcpu {
             observer.executed(&self.state, true);
         }
         let fuel = self.state.fuel;
+        self.env.doing.set(Doing::Compiled);
         let (reason, slot) = self.enter(entry);
+        self.env.doing.set(Doing::Dispatching);
         self.stats.compiled_entries += 1;
         self.stats.instructions_compiled += fuel.wrapping_sub(self.state.fuel) as u64;
         match (reason, slot) {
@@ -155,10 +158,12 @@ impl Vcpu {
             return self.single_step();
         };
         let fuel = self.state.fuel;
+        self.env.doing.set(Doing::Interpreting);
         let state = std::ptr::from_mut::<CpuState>(&mut self.state);
         // SAFETY: the state is ours and attached to our environment; nothing borrows it while the
         // program runs, which only touches the state and, through it, the environment.
         let exit = unsafe { interp::run(program, state) };
+        self.env.doing.set(Doing::Dispatching);
         self.stats.blocks_interpreted += 1;
         self.stats.instructions_interpreted += fuel.wrapping_sub(self.state.fuel) as u64;
         if exit.reason != ExitReason::Jump {
@@ -307,9 +312,11 @@ impl Vcpu {
             self.refuel(1);
         }
         let fuel = self.state.fuel;
+        self.env.doing.set(Doing::Interpreting);
         let state = std::ptr::from_mut::<CpuState>(&mut self.state);
         // SAFETY: as in `run_interpreted`.
         let exit = unsafe { interp::run(&program, state) };
+        self.env.doing.set(Doing::Dispatching);
         self.stats.instructions_emulated += fuel.wrapping_sub(self.state.fuel) as u64;
         match exit.reason {
             ExitReason::Jump if self.state.fuel <= 0 => Ok(Next::Slice),

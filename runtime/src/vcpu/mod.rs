@@ -13,6 +13,7 @@ mod retire;
 mod system;
 mod tiering;
 
+use crate::activity::Sampler;
 use crate::cache::{Cache, TransId};
 use crate::env::Env;
 use crate::memory::MapError;
@@ -103,6 +104,8 @@ pub struct Vcpu {
     jump_cache: Box<[JumpEntry]>,
     attention: Arc<AtomicBool>,
     observer: Option<Box<dyn Observer>>,
+    /// Finds out what the time is spent on.
+    sampler: Option<Sampler>,
     /// No block is compiled before that many guest instructions were executed.
     pub(crate) compile_from: u64,
     /// Jump caches of other modes of a whole system.
@@ -167,6 +170,7 @@ impl Vcpu {
             options.tier1.memory = MemoryModel::SoftTlb;
             options.tier2.memory = MemoryModel::SoftTlb;
         }
+        let sampler = options.sample_activity.then(|| Sampler::start(&env.doing));
         let mut state = CpuState::new();
         env.attach(&mut state);
         state.x87.portable = u8::from(options.x87 == X87Core::Portable);
@@ -185,6 +189,7 @@ impl Vcpu {
             jump_cache: vec![JumpEntry::empty(0); JUMP_ENTRIES].into_boxed_slice(),
             attention: Arc::new(AtomicBool::new(false)),
             observer: None,
+            sampler: sampler.flatten(),
             compile_from: 0,
             parked: Vec::new(),
             mapping: 0,
@@ -296,6 +301,10 @@ impl Vcpu {
         if let Some(arena) = self.jit.as_ref().and_then(|jit| jit.arena.as_ref()) {
             self.stats.arena_used = arena.used() as u64;
             self.stats.arena_limit = arena.limit() as u64;
+        }
+        if let Some(sampler) = &self.sampler {
+            let shares = sampler.shares().filter(|(_, ns)| *ns > 0);
+            self.stats.activity_ns = shares.map(|(d, ns)| (d.name().to_string(), ns)).collect();
         }
         self.stats.tlb = self.env.memory.paged().map(|p| p.stats());
         for (kind, &count) in SystemKind::ALL.iter().zip(&self.env.system_calls) {

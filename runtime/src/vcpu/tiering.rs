@@ -1,6 +1,7 @@
 //! Making translations and publishing compiled code.
 
 use super::{Jit, Vcpu, VcpuError};
+use crate::activity::Doing;
 use crate::cache::{Code, Key, Progress, TransId};
 use crate::memory::MapError;
 use crate::options::Engine;
@@ -20,6 +21,7 @@ impl Vcpu {
         if self.cache.len() >= self.options.max_translations {
             self.flush()?;
         }
+        self.env.doing.set(Doing::Translating);
         let begun = Instant::now();
         let failed = |source| VcpuError::Translate { pc, source };
         let mut lifted = self.lift(pc, 0).map_err(failed)?;
@@ -31,6 +33,7 @@ impl Vcpu {
         };
         self.stats.tier0_translations += 1;
         self.stats.translate_ns += begun.elapsed().as_nanos() as u64;
+        self.env.doing.set(Doing::Dispatching);
         self.protect(&lifted.pages)?;
         let address = self.code_address(pc).unwrap_or(pc);
         let key = Key {
@@ -134,6 +137,7 @@ impl Vcpu {
     pub(crate) fn request(&mut self, id: TransId, tier: u8) -> Result<(), VcpuError> {
         let t = self.cache.get(id);
         let (key, pc, version) = (t.key, t.pc, t.version);
+        self.env.doing.set(Doing::Translating);
         let begun = Instant::now();
         let lifted = match self.lift(pc, tier) {
             Ok(mut lifted) => {
@@ -141,6 +145,7 @@ impl Vcpu {
                 lifted
             }
             Err(source @ TranslateError::Verify(_)) => {
+                self.env.doing.set(Doing::Dispatching);
                 return Err(VcpuError::Translate { pc, source });
             }
             Err(_) => {
@@ -149,6 +154,7 @@ impl Vcpu {
             }
         };
         self.stats.translate_ns += begun.elapsed().as_nanos() as u64;
+        self.env.doing.set(Doing::Dispatching);
         self.protect(&lifted.pages)?;
         self.cache.add_source(id, &lifted);
         self.cache.get_mut(id).progress = Progress::Requested;
@@ -186,7 +192,9 @@ impl Vcpu {
             jit.inline = true;
             return self.install(Done::cancelled(job));
         }
+        self.env.doing.set(Doing::Compiling);
         let done = jit.service.compile(job);
+        self.env.doing.set(Doing::Dispatching);
         self.stats.compile_wait_ns += done.nanos;
         self.install(done)
     }
@@ -258,6 +266,7 @@ impl Vcpu {
             }
             Ok(compiled) => compiled,
             Err(source @ TranslateError::Verify(_)) => {
+                self.env.doing.set(Doing::Dispatching);
                 return Err(VcpuError::Translate { pc: t.pc, source });
             }
             Err(TranslateError::Cancelled) => {

@@ -2,6 +2,7 @@
 //! chipset cuts what a processor sends for an unaligned or a 16-byte access.
 
 use super::Paged;
+use crate::activity::Doing;
 use metaphrase_devices::Width;
 
 /// The largest part that may begin at `addr` with `left` bytes to go.
@@ -17,6 +18,7 @@ fn width(addr: u64, left: usize) -> Width {
 impl Paged {
     /// Reads bytes that lie on one page.
     pub(super) fn read_io(&self, phys: u64, out: &mut [u8]) {
+        let _doing = self.doing.during(Doing::Devices);
         let mut done = 0;
         while done < out.len() {
             let at = phys.wrapping_add(done as u64);
@@ -31,6 +33,7 @@ impl Paged {
 
     /// Writes bytes that lie on one page.
     pub(super) fn write_io(&self, phys: u64, bytes: &[u8]) {
+        let _doing = self.doing.during(Doing::Devices);
         let mut done = 0;
         while done < bytes.len() {
             let at = phys.wrapping_add(done as u64);

@@ -16,6 +16,7 @@ mod tlb;
 mod walk;
 
 pub use super::PAGE;
+use crate::activity::{Doing, Note};
 use crate::system::{Fault, cr0, cr4, efer};
 use metaphrase_backend::{TLB_ENTRIES, TlbEntry};
 use std::cell::{Cell, RefCell};
@@ -84,6 +85,8 @@ pub struct Paged {
     context: Cell<PagingContext>,
     generation: Cell<u64>,
     tlb: Tlb,
+    /// What the CPU does now.
+    pub doing: Note,
     /// Whose rights the current level has, and the table for it.
     class: Cell<Class>,
     table: Cell<*const TlbEntry>,
@@ -104,6 +107,7 @@ impl Paged {
             class: Cell::new(Class::Supervisor),
             table: Cell::new(tlb.table(Class::Supervisor)),
             tlb,
+            doing: Note::default(),
             stats: RefCell::default(),
         }
     }
@@ -258,6 +262,7 @@ impl Paged {
 
     /// Fills an entry, or finds the fault.
     fn miss(&self, class: Class, linear: u64, access: Access) -> Result<TlbEntry, Fault> {
+        let _doing = self.doing.during(Doing::Memory);
         const SAMPLE: u64 = 64;
         let sampled = self.stats.borrow().misses.is_multiple_of(SAMPLE);
         let begun = sampled.then(Instant::now);
