@@ -4,6 +4,7 @@
 mod guest_kit;
 
 use guest_kit::{Guest, in_both, read_image};
+use metaphrase_runtime::machine::TimeMode;
 use metaphrase_runtime::machine::boot::{FirmwareKernel, Format, Kernel, KernelEntry};
 use metaphrase_runtime::machine::pc::Display;
 use metaphrase_runtime::{Engine, MachineStop};
@@ -80,17 +81,36 @@ fn grub_invaders_plays() {
     assert_eq!(outcome.stop, MachineStop::Budget);
 }
 
-/// SeaBIOS, with a kernel to start.
-fn through_seabios(engine: Engine, kernel: &Kernel<'_>) -> Option<Guest> {
+/// SeaBIOS, with a kernel to start. An instruction takes 2 to the power of `shift` nanoseconds.
+fn through_seabios(engine: Engine, kernel: &Kernel<'_>, shift: u32) -> Option<Guest> {
     const RAM: u64 = 256 << 20;
     let firmware = read_image("usr/share/seabios", "bios-256k.bin")?;
     let rom = read_image("usr/share/seabios", "vgabios-stdvga.bin")?;
     Some(Guest::new(engine, RAM, |config| {
+        config.time = TimeMode::Deterministic { shift };
         config.firmware = Some(firmware);
         config.display = Some(Display::new(rom));
         let kernel = FirmwareKernel::new(RAM, kernel);
         config.firmware_kernel = Some(kernel.expect("a bzImage"));
     }))
+}
+
+/// iPXE has a 16-bit entry only. Its loader asks the BIOS, and so does what it shows. It measures the
+/// processor with the timer, finds no network card, and gives up: firmware has nothing else to boot.
+#[test]
+fn ipxe_starts_through_firmware() {
+    let Some(image) = read_image("boot", "ipxe.lkrn") else {
+        return;
+    };
+    let kernel = Kernel {
+        image: &image,
+        ..Kernel::default()
+    };
+    let Some(mut guest) = through_seabios(Engine::Tiered, &kernel, 8) else {
+        return;
+    };
+    guest.expect("Open Source Network Boot Firmware", 1_000_000_000);
+    guest.expect("No more network devices", 1_000_000_000);
 }
 
 /// What a kernel says of its start when it is told to use the serial port early.
@@ -108,7 +128,7 @@ fn a_debian_kernel_starts_through_firmware() {
         entry: KernelEntry::Real,
         ..Kernel::default()
     };
-    let Some(mut guest) = through_seabios(Engine::Tiered, &kernel) else {
+    let Some(mut guest) = through_seabios(Engine::Tiered, &kernel, 2) else {
         return;
     };
     guest.expect("Zone ranges", 3_000_000_000);
