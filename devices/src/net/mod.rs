@@ -24,6 +24,12 @@ pub trait NetBackend: Send {
 
     /// The next frame for the guest.
     fn receive(&mut self) -> Option<Vec<u8>>;
+
+    /// The longest frame that it takes. Those beyond [`MAX_FRAME`] and a tag hold a TCP segment over
+    /// IPv4 that the guest has left to others to cut up.
+    fn longest(&self) -> usize {
+        MAX_FRAME
+    }
 }
 
 /// A card without a cable: what is sent is lost, nothing comes.

@@ -22,13 +22,13 @@ fn a_card_says_who_it_is() {
     assert_eq!(config[..6], MAC.map(u64::from));
     assert_eq!(config[6..], [1, 0, 1, 0, 0xdc, 0x05]);
     rig.set(0, Width::Dword, 0);
-    assert_eq!(rig.get(4, Width::Dword) & 0xff_ffff, 0x01_0028);
+    assert_eq!(rig.get(4, Width::Dword) & 0xff_ffff, 0x01_0029);
 }
 
 #[test]
 fn frames_go_both_ways() {
     let (mut rig, mut wire) = card();
-    rig.memory.write(0x8000, &[0xee; 12]);
+    rig.memory.write(0x8000, &[0; 12]);
     rig.memory.write(0x8100, &[7; 60]);
     rig.offer(1, &[(0x8000, 12, false), (0x8100, 60, false)]);
     assert_eq!(rig.used(1), (1, 0));
@@ -71,6 +71,78 @@ fn frames_of_a_wrong_length_are_lost() {
     wire.send(&[1]);
     rig.dev.poll();
     assert_eq!(rig.used(0).0, 1, "nothing fits");
+}
+
+/// A backend that takes long segments.
+struct Long(Box<dyn NetBackend>);
+
+impl NetBackend for Long {
+    fn send(&mut self, frame: &[u8]) {
+        self.0.send(frame);
+    }
+
+    fn receive(&mut self) -> Option<Vec<u8>> {
+        self.0.receive()
+    }
+
+    fn longest(&self) -> usize {
+        30_000
+    }
+}
+
+fn header(flags: u8, kind: u8, start: u16, offset: u16) -> Vec<u8> {
+    let mut header = vec![flags, kind, 54, 0, 0xb4, 5];
+    header.extend([start.to_le_bytes(), offset.to_le_bytes(), [0; 2]].concat());
+    header
+}
+
+#[test]
+fn checksums_are_completed() {
+    let (mut rig, mut wire) = card();
+    // From 4 on, with 5 where the checksum is to be.
+    let frame = [9, 9, 9, 9, 0xff, 0xff, 0, 5, 0xff, 0xfe];
+    for len in [10u32, 9] {
+        rig.memory.write(0x8000, &header(1, 0, 4, 2));
+        rig.memory.write(0x800c, &frame);
+        rig.offer(1, &[(0x8000, 12 + len, false)]);
+        let sent = wire.receive().unwrap();
+        assert_eq!(sent.len(), len as usize);
+        assert_eq!(sent[..6], frame[..6]);
+        assert_eq!(sent[8..], frame[8..len as usize]);
+        let words = sent[4..].chunks(2);
+        let word = |w: &[u8]| (u32::from(w[0]) << 8) | w.get(1).map_or(0, |b| u32::from(*b));
+        // What was there before counts.
+        let sum = words.map(word).sum::<u32>() + 5;
+        assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
+    }
+    for (start, offset) in [(4, 5), (11, 0), (0xffff, 0xffff), (10, 0)] {
+        rig.memory.write(0x8000, &header(1, 0, start, offset));
+        rig.offer(1, &[(0x8000, 22, false)]);
+        assert_eq!(wire.receive(), None, "outside of the frame");
+    }
+    rig.start(1);
+    rig.memory.write(0x8000, &header(1, 0, 4, 2));
+    rig.memory.write(0x800c, &frame);
+    rig.offer(1, &[(0x8000, 22, false)]);
+    assert_eq!(wire.receive(), Some(frame.to_vec()), "not agreed");
+}
+
+#[test]
+fn long_segments_are_sent_if_the_backend_takes_them() {
+    let (ours, mut wire) = cable(Box::new(|| {}), Box::new(|| {}));
+    let mut rig = Rig::new(Net::new(Box::new(Long(Box::new(ours))), MAC), 0);
+    let mut send = |rig: &mut Rig<Net>, kind, len: u32| {
+        rig.memory.write(0x8000, &header(0, kind, 0, 0));
+        rig.offer(1, &[(0x8000, 12 + len, false)]);
+        wire.receive().map(|frame| frame.len())
+    };
+    assert_eq!(send(&mut rig, 1, 30_000), Some(30_000));
+    assert_eq!(send(&mut rig, 1, 30_001), None);
+    assert_eq!(send(&mut rig, 0, 1519), None, "not meant to be cut up");
+    assert_eq!(send(&mut rig, 4, 2000), None, "of another kind");
+    rig.start(1 << 11);
+    assert_eq!(send(&mut rig, 1, 2000), None, "not agreed");
+    assert_eq!(send(&mut rig, 0, 1518), Some(1518));
 }
 
 #[test]

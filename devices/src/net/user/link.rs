@@ -12,13 +12,22 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::net::{FramesWait, MAX_FRAME};
+use crate::net::FramesWait;
 
-/// Most frames that wait for the thread. What the guest sends beyond is lost.
-const MOST_FROM_GUEST: usize = 2048;
+/// Longest frame that the guest may send: a TCP segment that is cut up by nobody.
+pub const LONGEST: usize = 14 + 0xffff;
+/// Most frames, and most bytes, that wait for the thread. What the guest sends beyond is lost.
+const MOST_FROM_GUEST: usize = 4096;
+const MOST_BYTES: usize = 4 << 20;
 /// How many frames wait for the guest before the thread holds back, and when it goes on.
 pub const MOST_FOR_GUEST: usize = 512;
 const ROOM_AGAIN: usize = MOST_FOR_GUEST / 2;
+
+#[derive(Default)]
+struct FromGuest {
+    frames: Vec<Vec<u8>>,
+    bytes: usize,
+}
 
 #[derive(Default)]
 struct ForGuest {
@@ -29,7 +38,7 @@ struct ForGuest {
 
 /// The meeting place.
 pub struct Link {
-    from_guest: Mutex<VecDeque<Vec<u8>>>,
+    from_guest: Mutex<FromGuest>,
     for_guest: Mutex<ForGuest>,
     stopped: AtomicBool,
     wake: OwnedFd,
@@ -73,15 +82,16 @@ impl Link {
 
     /// The guest sends a frame.
     pub fn guest_sends(&self, frame: &[u8]) {
-        if frame.len() > MAX_FRAME {
-            return;
-        }
         let waiting = {
-            let mut frames = lock(&self.from_guest);
-            if frames.len() < MOST_FROM_GUEST {
-                frames.push_back(frame.to_vec());
+            let mut queue = lock(&self.from_guest);
+            let bytes = queue.bytes + frame.len();
+            let full = queue.frames.len() >= MOST_FROM_GUEST || bytes > MOST_BYTES;
+            if full || frame.len() > LONGEST {
+                return;
             }
-            frames.len()
+            queue.bytes = bytes;
+            queue.frames.push(frame.to_vec());
+            queue.frames.len()
         };
         if waiting == 1 {
             self.wake();
@@ -130,10 +140,10 @@ impl Link {
     }
 
     /// All that the guest has sent.
-    pub fn take(&self) -> VecDeque<Vec<u8>> {
+    pub fn take(&self) -> Vec<Vec<u8>> {
         #[cfg(test)]
         self.turns.fetch_add(1, Ordering::SeqCst);
-        std::mem::take(&mut *lock(&self.from_guest))
+        std::mem::take(&mut *lock(&self.from_guest)).frames
     }
 
     /// How many frames there is room for.

@@ -158,6 +158,10 @@ impl NetBackend for UserNet {
     fn receive(&mut self) -> Option<Vec<u8>> {
         self.link.guest_fetches()
     }
+
+    fn longest(&self) -> usize {
+        link::LONGEST
+    }
 }
 
 impl Drop for UserNet {

@@ -5,6 +5,7 @@ use std::thread;
 
 use smoltcp::socket::tcp::State;
 
+use super::hostile::{segment, syn};
 use super::*;
 use crate::testing::Random;
 
@@ -61,6 +62,39 @@ fn megabytes_go_both_ways() {
     assert!(got == noise(1, MEGABYTES), "towards the guest");
     guest.until(|_| host.is_finished().then_some(()));
     assert!(host.join().unwrap() == to_send, "towards the host");
+}
+
+#[test]
+fn segments_may_be_longer_than_packets() {
+    let (listener, port) = listener();
+    let mut card = Card::new(UserConfig::default());
+    let acknowledged = |frame: &[u8]| {
+        let (_, payload) = ip_of(frame)?;
+        let packet = TcpPacket::new_checked(payload).ok()?;
+        Some((packet.seq_number(), packet.ack_number()))
+    };
+    card.net.send(&segment(5000, (GATEWAY, port), &syn()));
+    let (theirs, ours) = card.expect(acknowledged);
+    let data = noise(8, 60_000);
+    let repr = TcpRepr {
+        control: TcpControl::Psh,
+        seq_number: ours,
+        ack_number: Some(theirs + 1),
+        payload: &data,
+        ..syn()
+    };
+    let repr = TcpRepr {
+        window_scale: None,
+        max_seg_size: None,
+        sack_permitted: false,
+        ..repr
+    };
+    card.net.send(&segment(5000, (GATEWAY, port), &repr));
+    let end = card.expect(|frame| acknowledged(frame).map(|(_, number)| number));
+    assert_eq!(end, ours + data.len());
+    let mut got = vec![0; data.len()];
+    listener.accept().unwrap().0.read_exact(&mut got).unwrap();
+    assert!(got == data);
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn correct(frame: &mut [u8]) {
     }
 }
 
-fn segment(from: u16, to: (Ipv4Addr, u16), repr: &TcpRepr<'_>) -> Vec<u8> {
+pub fn segment(from: u16, to: (Ipv4Addr, u16), repr: &TcpRepr<'_>) -> Vec<u8> {
     let repr = TcpRepr {
         src_port: from,
         dst_port: to.1,
@@ -74,7 +74,7 @@ fn segment(from: u16, to: (Ipv4Addr, u16), repr: &TcpRepr<'_>) -> Vec<u8> {
     ip_frame(IpProtocol::Tcp, GUEST, to.0, &body)
 }
 
-fn syn() -> TcpRepr<'static> {
+pub fn syn() -> TcpRepr<'static> {
     TcpRepr {
         src_port: 0,
         dst_port: 0,
