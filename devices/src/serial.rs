@@ -60,6 +60,10 @@ pub const DCD: u8 = 0x80;
 /// What the receiver holds with FIFOs on.
 const FIFO: usize = 16;
 
+/// Looks at the line status, without data and with nothing else between them, after which the guest
+/// counts as one that waits for data. Who only sends needs one for a byte.
+const POLLS: u8 = 16;
+
 /// Where the bytes go that the guest sends. Called with the port locked: it must not call back.
 pub trait SerialSink: Send {
     /// Bytes were sent.
@@ -113,6 +117,8 @@ pub struct SerialState {
     modem: u8,
     /// Their changes since it was read.
     changes: u8,
+    /// Looks at the line status in a row, up to [`POLLS`], which stays.
+    polls: u8,
 }
 
 /// A serial port.
@@ -141,6 +147,7 @@ impl Serial {
                 transmit_empty: false,
                 modem: CTS | DSR | DCD,
                 changes: 0,
+                polls: 0,
             },
             sink,
             irq,
@@ -156,6 +163,17 @@ impl Serial {
         }
         let all = if self.state.fifos { FIFO } else { 1 };
         all.saturating_sub(self.state.received.len())
+    }
+
+    /// Whether the guest waits for data: it has enabled the interrupt, or looks again and again. What
+    /// arrives before may be lost, as drivers empty the receiver while they set the port up.
+    pub fn listens(&self) -> bool {
+        self.state.ier & IER_RECEIVED != 0 || self.state.polls == POLLS
+    }
+
+    /// How many received bytes the guest has not read yet.
+    pub fn unread(&self) -> usize {
+        self.state.received.len()
     }
 
     /// Bytes arrive. Takes as many as there is room for and says how many; the rest is for later,
@@ -205,6 +223,7 @@ impl Serial {
     pub fn restore(&mut self, state: SerialState) {
         self.state = state;
         self.state.received.truncate(FIFO);
+        self.state.polls = self.state.polls.min(POLLS);
         self.drive();
     }
 
@@ -257,8 +276,18 @@ impl Serial {
         status
     }
 
+    /// Something else than a look at line or modem status.
+    fn break_polls(&mut self) {
+        if self.state.polls < POLLS {
+            self.state.polls = 0;
+        }
+    }
+
     fn read_line_status(&mut self) -> u8 {
         let status = self.line_status();
+        if status & LSR_DATA == 0 {
+            self.state.polls = (self.state.polls + 1).min(POLLS);
+        }
         self.state.overrun = false;
         if let Some(first) = self.state.received.front_mut() {
             first.errors = 0;
@@ -339,6 +368,7 @@ impl Serial {
         let enable = value & FCR_ENABLE != 0;
         if enable != self.state.fifos || value & FCR_CLEAR_RECEIVER != 0 {
             self.state.received.clear();
+            self.state.polls = 0;
         }
         self.state.fifos = enable;
         self.state.trigger = match value >> 6 {
@@ -361,6 +391,9 @@ impl PortDevice for Serial {
     fn read_port(&mut self, port: u16) -> u8 {
         let divisor = self.state.lcr & LCR_DIVISOR != 0;
         let [low, high] = self.state.divisor.to_le_bytes();
+        if !matches!(port & 7, 5 | 6) {
+            self.break_polls();
+        }
         let value = match port & 7 {
             0 if divisor => low,
             0 => self.pop(),
@@ -380,6 +413,7 @@ impl PortDevice for Serial {
     fn write_port(&mut self, port: u16, value: u8) {
         let divisor = self.state.lcr & LCR_DIVISOR != 0;
         let [low, high] = self.state.divisor.to_le_bytes();
+        self.break_polls();
         match port & 7 {
             0 if divisor => self.state.divisor = u16::from_le_bytes([value, high]),
             0 => self.send(value),

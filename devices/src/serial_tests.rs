@@ -188,6 +188,33 @@ fn the_sink_hears_that_there_is_room() {
 }
 
 #[test]
+fn who_waits_for_data_is_known() {
+    let (mut serial, _, _) = serial();
+    for byte in 0..100 {
+        // As drivers send: one look before, and one after.
+        serial.read_port(LSR);
+        serial.write_port(DATA, byte);
+        serial.read_port(LSR);
+    }
+    assert!(!serial.listens());
+    serial.write_port(IER, 1);
+    assert!(serial.listens());
+    serial.write_port(IER, 0);
+    assert!(!serial.listens());
+    for _ in 0..20 {
+        serial.read_port(LSR);
+        serial.read_port(MSR);
+    }
+    serial.write_port(DATA, 0);
+    assert!(serial.listens(), "one that polls may send between");
+    serial.write_port(IIR, 0x07);
+    assert!(
+        !serial.listens(),
+        "one that empties the receiver starts anew"
+    );
+}
+
+#[test]
 fn state_round_trip() {
     let (mut one, _, _) = serial();
     one.write_port(IIR, 0xc1);

@@ -1,6 +1,7 @@
 //! The arguments. Names are QEMU's where QEMU has one; its single-dash words are accepted too.
 
 use super::Failure;
+use super::console::ConsoleArgs;
 use super::drives::DriveArgs;
 use super::guest::{BootArgs, GuestCommand};
 use super::kernel::KernelArgs;
@@ -415,6 +416,9 @@ pub struct SystemArgs {
     /// Where what firmware writes to port 402h goes: `stdio` or a file (`-debugcon`).
     #[arg(long, value_name = "TO")]
     pub debugcon: Option<PathBuf>,
+    /// Serial ports and screen.
+    #[command(flatten)]
+    pub console: ConsoleArgs,
     /// A write of V to this port ends the run with exit code 2V + 1.
     #[arg(long, value_name = "PORT", num_args = 0..=1, default_missing_value = "0x501",
           require_equals = true, value_parser = port)]

@@ -3,6 +3,7 @@
 
 mod args;
 mod cards;
+mod console;
 mod demo;
 mod disasm;
 mod drives;

@@ -1,6 +1,8 @@
 //! `system`: runs a whole system.
 
 use super::args::{SystemArgs, TscArg};
+use super::cards::VgaArg;
+use super::console::Console;
 use super::logs::{self, Logger};
 use super::{Failure, exit, report};
 use metaphrase_devices::serial::SerialSink;
@@ -11,17 +13,6 @@ use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
-
-/// The first serial port's other end: our standard output.
-struct Stdout;
-
-impl SerialSink for Stdout {
-    fn write(&mut self, bytes: &[u8]) {
-        // A closed pipe must not end the guest.
-        let mut out = std::io::stdout();
-        let _ = out.write_all(bytes).and_then(|()| out.flush());
-    }
-}
 
 /// A file that text is appended to.
 struct LogFile(File);
@@ -53,29 +44,40 @@ pub fn run(args: SystemArgs) -> Result<i32, Failure> {
     if time == TimeMode::RealTime {
         config.unix_seconds = now.map_or(0, |t| t.as_secs());
     }
-    config.serial = Box::new(Stdout);
+    let firmware = args.boot.bios.as_deref();
+    // Two on one terminal are not to be read.
+    let to_terminal = args.debugcon.as_deref() == Some(Path::new("stdio"));
+    let on_serial = to_terminal || args.boot.append.contains("console=ttyS");
+    let seen = firmware.is_some() && args.cards.vga == VgaArg::Std && !on_serial;
+    let mut console = Console::open(&args.console, seen)?;
+    if let Some(sink) = console.sink(0) {
+        config.serial = sink;
+    }
+    config.second_serial = console.sink(1);
     config.debug_exit = args.debug_exit;
-    config.firmware = args.boot.bios.as_deref().map(read).transpose()?;
+    config.firmware = firmware.map(read).transpose()?;
     if let Some(path) = &args.debugcon {
-        config.debug_console = Some(debug_console(path)?);
+        config.debug_console = Some(debug_console(path, &console)?);
     }
     args.drives.connect(&mut config)?;
-    args.cards.add_to(&mut config, args.boot.bios.as_deref())?;
+    args.cards.add_to(&mut config, firmware)?;
     args.network.add_to(&mut config)?;
     if let Some(kernel) = &kernel {
         kernel.offer(&mut config)?;
     }
-    let (mut parts, _board) = pc(config).map_err(|error| Failure::usage(error.to_string()))?;
+    let (mut parts, board) = pc(config).map_err(|error| Failure::usage(error.to_string()))?;
     parts.ignore_msrs = args.ignore_msrs;
     parts.restarts &= !args.no_reboot;
+    let pins = parts.pins.clone();
     let mut machine = Machine::new(parts).map_err(Failure::internal)?;
     Logger::attach(machine.vcpu(), &args.engine.log);
     if let Some(kernel) = &kernel {
         kernel.start(&mut machine)?;
     }
-    let stop = machine
-        .run(args.budget.unwrap_or(u64::MAX))
-        .map_err(Failure::internal)?;
+    console.start(&machine, &board, pins)?;
+    let end = console.run(&mut machine, args.budget.unwrap_or(u64::MAX));
+    console.finish(end.as_ref().ok().and_then(|end| end.err()));
+    let end = end?;
     if args.engine.stats {
         report::print(&machine.report(), args.engine.json);
     }
@@ -86,6 +88,15 @@ pub fn run(args: SystemArgs) -> Result<i32, Failure> {
             machine.instructions()
         );
     }
+    let stop = match end {
+        Ok(stop) => stop,
+        Err(ending) => {
+            // What the machine holds, such as disks, is closed before a signal ends us.
+            drop(machine);
+            Console::follow(ending);
+            return Ok(exit::OK);
+        }
+    };
     Ok(match stop {
         MachineStop::Budget => exit::OK,
         MachineStop::Halted => {
@@ -132,9 +143,9 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Failure {
 }
 
 /// Where the debug console goes.
-fn debug_console(path: &Path) -> Result<Box<dyn SerialSink>, Failure> {
+fn debug_console(path: &Path, console: &Console) -> Result<Box<dyn SerialSink>, Failure> {
     if path == Path::new("stdio") {
-        return Ok(Box::new(Stdout));
+        return Ok(console.stdout());
     }
     let file = File::create(path).map_err(|error| unusable(path, &error))?;
     Ok(Box::new(LogFile(file)))
