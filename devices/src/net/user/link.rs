@@ -22,6 +22,8 @@ const MOST_BYTES: usize = 4 << 20;
 /// How many frames wait for the guest before the thread holds back, and when it goes on.
 pub const MOST_FOR_GUEST: usize = 512;
 const ROOM_AGAIN: usize = MOST_FOR_GUEST / 2;
+/// Most frames that wait for the guest. Connections hold back before; answers beyond are lost.
+const LIMIT_FOR_GUEST: usize = 2 * MOST_FOR_GUEST;
 
 #[derive(Default)]
 struct FromGuest {
@@ -157,7 +159,8 @@ impl Link {
         let (tell, room) = {
             let mut queue = lock(&self.for_guest);
             let tell = queue.frames.is_empty() && !frames.is_empty();
-            queue.frames.extend(frames.drain(..));
+            let space = LIMIT_FOR_GUEST.saturating_sub(queue.frames.len());
+            queue.frames.extend(frames.drain(..).take(space));
             let room = queue.frames.len() <= ROOM_AGAIN;
             queue.held_back = held_back && !room;
             (tell, room)

@@ -139,6 +139,40 @@ fn garbage_is_survived() {
 }
 
 #[test]
+fn answers_that_nobody_fetches_are_bounded() {
+    let mut card = Card::new(UserConfig {
+        restrict: true,
+        ..UserConfig::default()
+    });
+    let mut arp = ip_frame(IpProtocol::Udp, GUEST, GATEWAY, &[0; 8]);
+    arp[12..22].copy_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    arp[22..28].copy_from_slice(&GUEST_MAC);
+    arp[28..32].copy_from_slice(&GUEST.octets());
+    arp[38..42].copy_from_slice(&GATEWAY.octets());
+    let turns = |card: &Card| {
+        card.net
+            .link
+            .turns
+            .load(std::sync::atomic::Ordering::SeqCst)
+    };
+    for _ in 0..100 {
+        let before = turns(&card);
+        for n in 0..100 {
+            card.ping(GATEWAY);
+            card.net.send(&arp);
+            card.net.send(&segment(n, (GATEWAY, 80), &syn()));
+        }
+        while turns(&card) == before {
+            std::thread::yield_now();
+        }
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    let waiting = std::iter::from_fn(|| card.net.receive()).count();
+    assert!((512..=1024).contains(&waiting), "{waiting}");
+    alive(&mut card);
+}
+
+#[test]
 fn nonsense_in_connections_is_survived() {
     let listener = TcpListener::bind(localhost(0)).unwrap();
     let port = listener.local_addr().unwrap().port();
