@@ -48,6 +48,12 @@ pub trait BusDevice: Send {
     /// Writes a register; `value` has zeros above the width.
     fn write(&mut self, offset: u64, width: Width, value: u64);
 
+    /// Whether its registers are as plain as memory: neither time nor any line has to do with them,
+    /// and an access leads to no event. Then nobody need know the exact time of an access.
+    fn is_passive(&self) -> bool {
+        false
+    }
+
     /// Reads a register again and again, as REP INS does. `into` is a whole number of accesses.
     fn read_many(&mut self, offset: u64, width: Width, into: &mut [u8]) {
         for unit in into.chunks_exact_mut(width.bytes() as usize) {
@@ -190,6 +196,12 @@ impl Bus {
             }
         }
         any
+    }
+
+    /// Whether the address belongs to a device that says [`BusDevice::is_passive`].
+    pub fn is_passive(&mut self, addr: u64) -> bool {
+        self.find(addr, Width::Byte)
+            .is_some_and(|(_, device)| device.is_passive())
     }
 
     /// Reads one address again and again, as REP INS does. `into` is a whole number of accesses.

@@ -22,7 +22,8 @@ const RATE: Rate = Rate::new(1, 10);
 const FEMTOSECONDS: u64 = 10_000_000;
 const TIMERS: usize = 3;
 /// Identity: Intel, legacy replacement, 64 bits, three comparators, revision 1.
-const CAPABILITIES: u64 = FEMTOSECONDS << 32 | 0x8086_0000 | 0xa000 | (TIMERS as u64 - 1) << 8 | 1;
+pub const CAPABILITIES: u64 =
+    FEMTOSECONDS << 32 | 0x8086_0000 | 0xa000 | (TIMERS as u64 - 1) << 8 | 1;
 
 const ENABLE: u64 = 0x1;
 const LEGACY: u64 = 0x2;
@@ -122,6 +123,17 @@ impl Hpet {
             clock,
             lines,
         }
+    }
+
+    /// A reset of the machine: as it was new.
+    pub fn reset(&mut self) {
+        let cycle = RATE.cycles(self.clock.now());
+        self.rewire(|state| {
+            *state = HpetState {
+                cycle,
+                ..HpetState::default()
+            };
+        });
     }
 
     /// The state.
@@ -437,6 +449,20 @@ mod tests {
         assert!(late <= 1_000_000);
         rig.set(0x10, 1);
         assert!(!rig.legacy.level());
+    }
+
+    #[test]
+    fn a_reset_stops_everything() {
+        let mut rig = rig();
+        rig.set(0x10, 3);
+        rig.set(0x140, 20 << 9 | INTERRUPT | LEVEL);
+        rig.set(0x148, 50);
+        rig.run(600);
+        rig.hpet.reset();
+        assert!(!rig.legacy.level() && !rig.gsi.level());
+        rig.clock.step(1_000);
+        assert_eq!((rig.get(0x10), rig.get(0xf0)), (0, 0));
+        assert_eq!(rig.hpet.next_event(0), None);
     }
 
     #[test]

@@ -68,6 +68,10 @@ impl<T: BusDevice> BusDevice for Shared<T> {
         self.lock().write(offset, width, value);
     }
 
+    fn is_passive(&self) -> bool {
+        self.lock().is_passive()
+    }
+
     fn read_many(&mut self, offset: u64, width: Width, into: &mut [u8]) {
         self.lock().read_many(offset, width, into);
     }

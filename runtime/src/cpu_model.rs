@@ -121,6 +121,7 @@ const PENTIUM3_SYSTEM: SystemFeatures = PENTIUM_SYSTEM
 /// trust it more than interrupts, which may come late.
 const V1_SYSTEM: SystemFeatures = PENTIUM3_SYSTEM
     .and(SystemFeatures::TSC_ADJUST)
+    .and(SystemFeatures::TSC_DEADLINE)
     .and(SystemFeatures::SPEC_CTRL)
     .and(SystemFeatures::ARCH_CAPABILITIES);
 /// Everything but MONITOR: a waiting virtual CPU is better served by HLT.

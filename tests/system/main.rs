@@ -3,6 +3,7 @@
 //! number of instructions.
 
 mod accesses;
+mod apic;
 mod contexts;
 mod delivery;
 mod exceptions;

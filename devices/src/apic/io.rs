@@ -39,6 +39,12 @@ impl Io {
         }
     }
 
+    /// With the levels that drive another's inputs.
+    pub(super) fn with_inputs_of(self, other: &Io) -> Io {
+        let lines = other.lines;
+        Io { lines, ..self }
+    }
+
     /// Drives an input.
     pub(super) fn set_line(&mut self, input: usize, high: bool) -> Option<Message> {
         let entry = *self.table.get(input)?;

@@ -177,6 +177,12 @@ impl Local {
         };
     }
 
+    /// With the levels that drive another's inputs.
+    pub(super) fn with_inputs_of(self, other: &Local) -> Local {
+        let lint = other.lint;
+        Local { lint, ..self }
+    }
+
     /// IA32_APIC_BASE.
     pub(super) fn base(&self) -> u64 {
         self.base

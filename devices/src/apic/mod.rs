@@ -151,6 +151,15 @@ impl Apics {
         self.drive();
     }
 
+    /// A reset of the machine: everything but the levels of the inputs.
+    pub fn reset(&mut self) {
+        for (id, local) in (0..=254).zip(&mut self.state.locals) {
+            *local = Local::new(id).with_inputs_of(local);
+        }
+        self.state.io = Io::new().with_inputs_of(&self.state.io);
+        self.drive();
+    }
+
     /// The state.
     pub fn save(&self) -> ApicState {
         self.state.clone()

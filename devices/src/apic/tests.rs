@@ -258,6 +258,10 @@ fn the_8259_comes_through_the_first_processor() {
     line.set_level(true);
     assert!(rig.interrupts[0].level() && !rig.interrupts[1].level());
     assert_eq!(rig.take(0), None);
+    line.set_level(false);
+    assert!(!rig.interrupts[0].level(), "the level falls again");
+    line.set_level(true);
+    assert!(rig.interrupts[0].level());
     rig.write(0, 0x350, 0x1_0700);
     assert!(!rig.interrupts[0].level());
     rig.apics.lock().set_base(0, 0xfee0_0000);
@@ -268,6 +272,24 @@ fn the_8259_comes_through_the_first_processor() {
     nmi.pulse();
     let both = [(0, CpuSignal::Nmi), (1, CpuSignal::Nmi)];
     assert_eq!(*rig.signals.lock().unwrap(), both);
+}
+
+#[test]
+fn a_reset_leaves_only_what_drives_the_inputs() {
+    let mut rig = rig(1);
+    rig.apics.lint0().set_level(true);
+    rig.apics.input(9).set_level(true);
+    rig.route(9, 0x0000_0000_0000_8066);
+    assert_eq!(rig.take(0), Some(0x66));
+    rig.apics.lock().set_cr8(0, 9);
+    rig.apics.lock().set_base(0, 0xfed0_0800);
+    rig.apics.lock().reset();
+    assert_eq!(rig.apics.lock().base(0), 0xfee0_0900);
+    assert_eq!(rig.apics.lock().cr8(0), 0);
+    assert_eq!(rig.take(0), None, "the 8259A asks as before");
+    rig.write(0, reg::SPURIOUS, 0x1ff);
+    rig.route(9, 0x0000_0000_0000_8067);
+    assert_eq!(rig.take(0), Some(0x67));
 }
 
 #[test]

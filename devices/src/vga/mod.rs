@@ -254,6 +254,10 @@ impl Shared<Vga> {
 }
 
 impl BusDevice for View {
+    fn is_passive(&self) -> bool {
+        true
+    }
+
     fn read(&mut self, offset: u64, width: Width) -> u64 {
         let mut vga = self.vga.lock();
         let vga = &mut *vga;

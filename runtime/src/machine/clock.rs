@@ -26,8 +26,15 @@ impl TimeMode {
     pub const COUNTED: TimeMode = TimeMode::Deterministic { shift: 0 };
 }
 
-/// Guest instructions that real time lets run between two looks at the clock.
+/// Nanoseconds that real time lets the guest run between two looks at the clock: how late a timer or
+/// the outside may be noticed.
 const REAL_TIME_RUN: u64 = 1_000_000;
+/// The fewest instructions of such a run, which the look must not cost more than.
+const SHORTEST_RUN: u64 = 1_000;
+/// Instructions in a millisecond as long as nothing is known about it.
+const FIRST_PACE: u64 = 50_000;
+/// Nanoseconds of running that tell about the pace.
+const TELLING: u64 = 20_000;
 
 /// The longest sleep at once: how late a stop that nobody announces may be noticed.
 const LONGEST_SLEEP: Duration = Duration::from_millis(100);
@@ -46,6 +53,36 @@ pub struct GuestClock {
     wake: Condvar,
     /// Makes a virtual CPU that runs return.
     attention: OnceLock<Arc<AtomicBool>>,
+    pace: Mutex<Pace>,
+}
+
+/// How fast the guest runs in real time: as in the last few runs.
+#[derive(Debug)]
+struct Pace {
+    /// Instructions in a millisecond.
+    pace: u64,
+    /// The time and the instructions at the start of the run.
+    from: (u64, u64),
+}
+
+impl Pace {
+    /// Another run begins.
+    fn begin(&mut self, time: u64, instructions: u64) {
+        let passed = time.saturating_sub(self.from.0);
+        let done = instructions.saturating_sub(self.from.1);
+        if passed < TELLING || done == 0 {
+            return;
+        }
+        self.from = (time, instructions);
+        let now = u128::from(done) * 1_000_000 / u128::from(passed);
+        self.pace = (3 * self.pace + now as u64) / 4;
+    }
+
+    /// Instructions that take about that many nanoseconds.
+    fn instructions(&self, ns: u64) -> u64 {
+        let n = u128::from(self.pace) * u128::from(ns.min(REAL_TIME_RUN)) / 1_000_000;
+        (n as u64).max(SHORTEST_RUN)
+    }
 }
 
 /// Makes the machine look at its devices, from any thread.
@@ -76,6 +113,10 @@ impl GuestClock {
             woken: Mutex::new(false),
             wake: Condvar::new(),
             attention: OnceLock::new(),
+            pace: Mutex::new(Pace {
+                pace: FIRST_PACE,
+                from: (0, 0),
+            }),
         }
     }
 
@@ -126,7 +167,12 @@ impl GuestClock {
             TimeMode::Deterministic { shift } => {
                 at.saturating_sub(self.time()).div_ceil(1 << shift.min(20))
             }
-            TimeMode::RealTime => REAL_TIME_RUN,
+            TimeMode::RealTime => {
+                let now = self.time();
+                let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+                pace.begin(now, self.instructions.load(Ordering::Relaxed));
+                pace.instructions(at.saturating_sub(now))
+            }
         }
     }
 
@@ -141,6 +187,9 @@ impl GuestClock {
                 let slept = self.sleep(Duration::from_nanos(missing).min(LONGEST_SLEEP));
                 self.skipped
                     .fetch_add(slept.as_nanos() as u64, Ordering::Relaxed);
+                // Sleep tells nothing about the pace.
+                let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+                pace.from = (self.time(), self.instructions.load(Ordering::Relaxed));
             }
         }
     }
@@ -161,5 +210,33 @@ impl GuestClock {
 impl Clock for GuestClock {
     fn now(&self) -> u64 {
         self.time()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_in_real_time_is_as_long_as_the_pace_makes_it() {
+        let mut pace = Pace {
+            pace: FIRST_PACE,
+            from: (0, 0),
+        };
+        assert_eq!(pace.instructions(u64::MAX), 50_000);
+        assert_eq!(pace.instructions(100_000), 5_000);
+        assert_eq!(pace.instructions(0), SHORTEST_RUN);
+        let mut time = 0;
+        let mut instructions = 0;
+        for _ in 0..50 {
+            let run = pace.instructions(u64::MAX);
+            instructions += run;
+            // 200 million a second.
+            time += run * 5;
+            pace.begin(time, instructions);
+        }
+        assert!((190_000..=200_000).contains(&pace.instructions(u64::MAX)));
+        pace.begin(time + 1, instructions + 1);
+        assert_eq!(pace.from, (time, instructions), "too short to tell");
     }
 }

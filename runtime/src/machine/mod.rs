@@ -14,6 +14,7 @@ pub mod boot;
 mod clock;
 pub mod lockstep;
 pub mod pc;
+mod smbios;
 #[cfg(test)]
 mod tests;
 
@@ -27,10 +28,11 @@ use crate::stats::Stats;
 use crate::system::debug;
 use crate::system::interrupt::deliver;
 use crate::system::{
-    Activity, ClockRates, Cx, Delivered, Event, Fault, InterruptController, Shadow, Source,
-    SystemEnv, SystemState, cr0, mode, smm,
+    Activity, ClockRates, Cx, Delivered, Event, Fault, InterruptController, LocalApic, Shadow,
+    Source, SystemEnv, SystemState, cr0, mode, smm,
 };
 use crate::vcpu::{Stop, Vcpu, VcpuError};
+pub use acpi::BoardTables;
 pub use bell::Bell;
 pub use clock::{GuestClock, TimeMode, Waker};
 use metaphrase_devices::{Bus, InterruptLine, Timed};
@@ -43,7 +45,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 /// The longest run between two looks at timers and the outside, in guest instructions.
 const LONGEST_RUN: u64 = 10_000_000;
 
-/// Exceptions without an instruction between them after which the guest counts as stuck.
+/// Exceptions without an instruction between them after which the guest counts as stuck; timer events
+/// in a halt that no interrupt can end after which it counts as halted for good.
 const FUTILE: u32 = 10_000;
 
 /// The #DB vector.
@@ -91,12 +94,16 @@ pub struct Parts {
     pub cpu: CpuModel,
     /// The identifier of the local APIC, if there is one.
     pub apic_id: Option<u8>,
+    /// That local APIC, if it is more than an identifier.
+    pub apic: Option<Box<dyn LocalApic>>,
     /// Set by what requests a system-management interrupt; cleared as the CPU takes it.
     pub smi: Arc<AtomicBool>,
     /// What the board tells the processor.
     pub pins: Arc<Pins>,
     /// What maps memory and ports as the guest sets them.
     pub chipset: Option<Box<dyn Chipset>>,
+    /// What the tables say of the board, for kernels without firmware.
+    pub tables: BoardTables,
     /// A reset starts the machine anew, as one with firmware can.
     pub restarts: bool,
     /// See [`Machine::stop_flag`].
@@ -121,9 +128,11 @@ impl Parts {
             clock: Arc::new(GuestClock::new(TimeMode::COUNTED)),
             cpu,
             apic_id: None,
+            apic: None,
             smi: Arc::default(),
             pins: Arc::default(),
             chipset: None,
+            tables: BoardTables::default(),
             restarts: false,
             stop: Arc::default(),
             ignore_msrs: false,
@@ -146,6 +155,7 @@ pub struct Machine {
     smi: Arc<AtomicBool>,
     pins: Arc<Pins>,
     chipset: Option<Box<dyn Chipset>>,
+    tables: BoardTables,
     restarts: bool,
     /// Memory is mapped as in system-management mode.
     mapped_smm: bool,
@@ -170,6 +180,7 @@ impl Machine {
         let mut env = Env::new(memory, parts.cpu);
         let mut system = SystemEnv::new(parts.ports, parts.clock.clone());
         system.apic_id = parts.apic_id;
+        system.apic = parts.apic;
         system.ignore_msrs = parts.ignore_msrs;
         // The counter counts nanoseconds, of either clock.
         system.rates = Some(ClockRates {
@@ -198,6 +209,7 @@ impl Machine {
             smi: parts.smi,
             pins: parts.pins,
             chipset: parts.chipset,
+            tables: parts.tables,
             restarts: parts.restarts,
             mapped_smm: false,
             delivered: 0,
@@ -222,6 +234,20 @@ impl Machine {
         s.mxcsr = 0x1f80;
         s.x87.control = 0x40;
         s.sys = SystemState::power_up();
+        self.touch();
+    }
+
+    /// What INIT does: a reset that leaves the floating-point and vector registers and the
+    /// model-specific registers alone (SDM volume 3, table 9-1).
+    fn initialise(&mut self) {
+        let s = &self.vcpu.state;
+        let (msr, caches) = (s.sys.msr, s.sys.cr0 & (cr0::CD | cr0::NW));
+        let (x87, mxcsr, smbase) = (s.x87, s.mxcsr, s.sys.smbase);
+        self.reset();
+        let s = &mut self.vcpu.state;
+        (s.x87, s.mxcsr) = (x87, mxcsr);
+        (s.sys.msr, s.sys.smbase) = (msr, smbase);
+        s.sys.cr0 = s.sys.cr0 & !(cr0::CD | cr0::NW) | caches;
         self.touch();
     }
 
@@ -302,7 +328,7 @@ impl Machine {
     /// If the engine cannot go on.
     pub fn run(&mut self, budget: u64) -> Result<MachineStop, VcpuError> {
         let end = self.instructions().saturating_add(budget);
-        let mut futile = 0;
+        let (mut futile, mut idle) = (0, 0);
         loop {
             match self.stop.swap(0, Ordering::Relaxed) {
                 0 => {}
@@ -324,11 +350,17 @@ impl Machine {
                 return Ok(MachineStop::Budget);
             }
             if self.take_interrupt() {
+                idle = 0;
                 continue;
             }
             let deadline = self.next_event(now);
             if self.vcpu.state.sys.activity != Activity::Running {
+                idle += 1;
                 match deadline {
+                    // Timers go on for ever, and nothing that they do ends the halt.
+                    Some(_) if idle > FUTILE && !self.may_end_halt() => {
+                        return Ok(MachineStop::Halted);
+                    }
                     Some(at) => {
                         let _doing = self.vcpu.env.doing.during(Doing::Idle);
                         self.clock.idle_until(at);
@@ -337,11 +369,13 @@ impl Machine {
                             self.vcpu.state.sys.activity = Activity::Running;
                         }
                     }
+                    // Somebody may still type.
+                    None if self.may_be_woken() => self.clock.idle_until(u64::MAX),
                     None => return Ok(MachineStop::Halted),
                 }
                 continue;
             }
-            let until = deadline.map_or(LONGEST_RUN, |at| self.clock.instructions_until(at));
+            let until = self.clock.instructions_until(deadline.unwrap_or(u64::MAX));
             // What a shadow protects from an interrupt that is there is one instruction.
             let shadowed = self.vcpu.state.sys.shadow != Shadow::None;
             let shadowed = shadowed && self.is_interrupted();
@@ -379,6 +413,9 @@ impl Machine {
             self.nmi = false;
             self.smi.store(false, Ordering::Relaxed);
             self.pins.remap.store(true, Ordering::Relaxed);
+        }
+        if Pins::take(&self.pins.init) {
+            self.initialise();
         }
         self.nmi |= Pins::take(&self.pins.nmi);
         let a20 = !self.pins.a20_closed.load(Ordering::Relaxed);
@@ -450,6 +487,20 @@ impl Machine {
         if deliver(&self.cx(), event) == Delivered::Shutdown {
             self.vcpu.state.sys.activity = Activity::Shutdown;
         }
+    }
+
+    /// Whether a maskable interrupt or somebody outside may end a halt. Else only a timer that leads
+    /// to a non-maskable interrupt could.
+    fn may_end_halt(&self) -> bool {
+        let enabled = self.vcpu.state.sysflags & sysflags::IF != 0;
+        enabled || self.clock.mode() == TimeMode::RealTime
+    }
+
+    /// Whether the outside may end a halt that no timer ends: only in real time, in which others do
+    /// something meanwhile, and on a board.
+    fn may_be_woken(&self) -> bool {
+        let enabled = self.vcpu.state.sysflags & sysflags::IF != 0;
+        enabled && self.chipset.is_some() && self.clock.mode() == TimeMode::RealTime
     }
 
     /// Whether a maskable interrupt waits and may be delivered.

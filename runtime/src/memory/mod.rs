@@ -77,7 +77,8 @@ pub struct MemFault {
     pub addr: u64,
     /// It was a write.
     pub write: bool,
-    /// The guest may write there, but the page holds translations.
+    /// The guest may make it, but not so: the page holds translations, or a device is there and the
+    /// instruction does not run alone.
     pub code: bool,
 }
 

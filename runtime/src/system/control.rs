@@ -40,7 +40,12 @@ pub(super) fn read_cr(cx: &Cx, op: SystemOp, _a: u64, _b: u64, _next: u64) -> Ou
         2 => sys.cr2,
         3 => sys.cr3,
         4 => sys.cr4,
-        _ => sys.cr8,
+        _ => {
+            if let Some(apic) = cx.apic() {
+                sys.cr8 = apic.priority().into();
+            }
+            sys.cr8
+        }
     };
     Ok(cut(cx, value))
 }
@@ -235,6 +240,10 @@ fn write_cr8(cx: &Cx, value: u64) -> Result<(), Fault> {
     }
     let sys = cx.sys();
     sys.cr8 = value;
+    if let Some(apic) = cx.apic() {
+        cx.follow_time();
+        apic.set_priority(value as u8);
+    }
     sys.look = true;
     Ok(())
 }

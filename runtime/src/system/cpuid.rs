@@ -14,6 +14,7 @@ use metaphrase_frontend::Features;
 
 /// Feature bits that are not constant.
 const MONITOR: u32 = 1 << 3;
+const TSC_DEADLINE: u32 = 1 << 24;
 const OSXSAVE: u32 = 1 << 27;
 const APIC: u32 = 1 << 9;
 const SYSCALL: u32 = 1 << 11;
@@ -72,6 +73,8 @@ fn answer(cx: &Cx, leaf: u32, sub: u32) -> [u32; 4] {
         1 => {
             let wait = sys.msr.misc_enable & ENABLE_MONITOR != 0;
             let features = c | keep(shown(SystemWord::Leaf1Ecx), MONITOR, wait);
+            let timer = system.is_some_and(|s| s.apic.is_some());
+            let features = keep(features, TSC_DEADLINE, timer);
             let apic = apic_id.is_some() && sys.msr.apic_base & APIC_ENABLED != 0;
             [
                 a,

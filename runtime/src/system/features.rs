@@ -66,6 +66,7 @@ system_features! {
     Pse36 PSE36 "pse36" Leaf1Edx 17 "4 MiB pages above 4 GiB.";
     Monitor MONITOR "monitor" Leaf1Ecx 3 "MONITOR, MWAIT.";
     Pcid PCID "pcid" Leaf1Ecx 17 "Process-context identifiers.";
+    TscDeadline TSC_DEADLINE "tsc_deadline" Leaf1Ecx 24 "IA32_TSC_DEADLINE, where there is a local APIC.";
     TscAdjust TSC_ADJUST "tsc_adjust" Leaf7Ebx 1 "IA32_TSC_ADJUST.";
     Smep SMEP "smep" Leaf7Ebx 7 "Supervisor-mode execution prevention.";
     Invpcid INVPCID "invpcid" Leaf7Ebx 10 "INVPCID.";

@@ -99,6 +99,24 @@ pub trait InterruptController: Send {
     fn acknowledge(&mut self) -> u8;
 }
 
+/// The local APIC, as far as its processor reaches it otherwise than through memory.
+pub trait LocalApic: Send {
+    /// CR8: the priority class below which interrupts wait, 0 to 15.
+    fn priority(&self) -> u8;
+
+    /// Writes CR8.
+    fn set_priority(&self, class: u8);
+
+    /// Writes IA32_APIC_BASE. The range in memory moves before the next instruction.
+    fn set_base(&self, value: u64);
+
+    /// The guest time at which IA32_TSC_DEADLINE is reached, while it is armed.
+    fn deadline(&self) -> Option<u64>;
+
+    /// Arms or disarms it; in other timer modes nothing happens.
+    fn set_deadline(&self, at: Option<u64>);
+}
+
 /// Frequencies as CPUID tells them (leaves 15H and 16H).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ClockRates {
@@ -125,6 +143,8 @@ pub struct SystemEnv {
     pub ignore_msrs: bool,
     /// The identifier of the CPU's local APIC, if the machine has one.
     pub apic_id: Option<u8>,
+    /// That local APIC, if it is more than an identifier.
+    pub apic: Option<Box<dyn LocalApic>>,
     /// The frequencies that CPUID tells, if it is to tell them.
     pub rates: Option<ClockRates>,
 }
@@ -143,6 +163,7 @@ impl SystemEnv {
             clock,
             ignore_msrs: false,
             apic_id: None,
+            apic: None,
             rates: None,
         }
     }
@@ -167,6 +188,19 @@ impl Cx {
     pub fn paged(&self) -> &Paged {
         let env: &Env = self.env();
         env.memory.paged().expect("a full system's memory")
+    }
+
+    /// The local APIC.
+    fn apic(&self) -> Option<&dyn LocalApic> {
+        self.env().system.as_ref()?.apic.as_deref()
+    }
+
+    /// Guest time is that of this instruction, for what asks the clock.
+    fn follow_time(&self) {
+        let env = self.env();
+        if let Some(system) = &env.system {
+            system.clock.follow(env.instructions(self.state()));
+        }
     }
 
     fn count(&self, kind: SystemKind) {
@@ -266,16 +300,17 @@ fn carry_out(cx: &Cx, op: SystemOp, a: u64, b: u64, next: u64) -> Outcome {
         op.kind,
         SystemKind::In | SystemKind::Out | SystemKind::PortString
     ) {
-        let env = cx.env();
-        if let Some(system) = &env.system {
-            system.clock.follow(env.instructions(cx.state()));
-        }
+        cx.follow_time();
         // A device may have raised an interrupt, or have something to do at another time.
         cx.sys().look = true;
         let _doing = env.doing.during(Doing::Devices);
         return function(cx, op, a, b, next);
     }
-    function(cx, op, a, b, next)
+    let outcome = function(cx, op, a, b, next);
+    if cx.paged().take_device_access() {
+        cx.sys().look = true;
+    }
+    outcome
 }
 
 /// Whether a segment allows an access, for the helpers that access memory themselves.

@@ -46,6 +46,7 @@ mod number {
     /// The last branch and the last branch before an interrupt: none was recorded.
     pub const LAST_BRANCH: std::ops::RangeInclusive<u32> = 0x1db..=0x1de;
     pub const MC_BANKS: std::ops::RangeInclusive<u32> = 0x400..=0x40f;
+    pub const TSC_DEADLINE: u32 = 0x6e0;
     pub const EFER: u32 = 0xc000_0080;
     pub const STAR: u32 = 0xc000_0081;
     pub const LSTAR: u32 = 0xc000_0082;
@@ -101,6 +102,7 @@ fn exists(cx: &Cx, n: u32) -> bool {
         APIC_BASE => is_p6(cx) && system.is_some_and(|s| s.apic_id.is_some()),
         FEATURE_CONTROL | MISC_ENABLE => is_64_bit(cx),
         TSC_ADJUST => offers(cx, SystemFeatures::TSC_ADJUST),
+        TSC_DEADLINE => offers(cx, SystemFeatures::TSC_DEADLINE) && cx.apic().is_some(),
         SMBASE => cx.sys().smm,
         PLATFORM_INFO => is_64_bit(cx) && system.is_some_and(|s| s.rates.is_some()),
         ARCH_CAPABILITIES => offers(cx, SystemFeatures::ARCH_CAPABILITIES),
@@ -156,6 +158,7 @@ fn read(cx: &Cx, n: u32) -> Option<u64> {
         TIME_STAMP_COUNTER => counter(cx),
         TSC_ADJUST => msr.tsc_offset,
         APIC_BASE => msr.apic_base,
+        TSC_DEADLINE => deadline(cx).unwrap_or(0),
         FEATURE_CONTROL => msr.feature_control,
         BIOS_SIGN_ID => MICROCODE,
         BIOS_UPDT_TRIG | PRED_CMD => return None,
@@ -205,13 +208,19 @@ fn write(cx: &Cx, n: u32, value: u64) -> Result<(), Refused> {
         P5_MC_ADDR | P5_MC_TYPE | EBL_CR_POWERON | BIOS_SIGN_ID | BIOS_UPDT_TRIG => {}
         TIME_STAMP_COUNTER => {
             let now = counter(cx);
-            msr.tsc_offset = msr.tsc_offset.wrapping_add(value.wrapping_sub(now));
+            set_offset(cx, msr.tsc_offset.wrapping_add(value.wrapping_sub(now)));
         }
-        TSC_ADJUST => msr.tsc_offset = value,
+        TSC_ADJUST => set_offset(cx, value),
+        TSC_DEADLINE => set_deadline(cx, (value != 0).then_some(value)),
         APIC_BASE => {
             // BSP, enabled, and the base; there is no x2APIC.
             only_if(value & (beyond | 0x6ff) == 0)?;
             msr.apic_base = value;
+            if let Some(apic) = cx.apic() {
+                cx.follow_time();
+                apic.set_base(value);
+                s.sys.look = true;
+            }
         }
         FEATURE_CONTROL => {
             // Nothing to turn on; once locked it cannot be written.
@@ -368,6 +377,32 @@ fn counter(cx: &Cx) -> u64 {
     let s = cx.state();
     let ticks = cx.env().read_tsc(s);
     ticks.wrapping_add(s.sys.msr.tsc_offset)
+}
+
+/// The value of the counter at which the deadline timer fires, while it is armed.
+fn deadline(cx: &Cx) -> Option<u64> {
+    let at = cx.apic()?.deadline()?;
+    Some(at.wrapping_add(cx.sys().msr.tsc_offset))
+}
+
+/// Arms or disarms the deadline timer. The counter counts nanoseconds of guest time from
+/// `tsc_offset` on.
+fn set_deadline(cx: &Cx, value: Option<u64>) {
+    let Some(apic) = cx.apic() else { return };
+    let offset = i128::from(cx.sys().msr.tsc_offset as i64);
+    let time = |value: u64| (i128::from(value) - offset).clamp(0, u64::MAX.into()) as u64;
+    cx.follow_time();
+    apic.set_deadline(value.map(time));
+    cx.sys().look = true;
+}
+
+/// Changes the counter against guest time; a deadline is one of the counter.
+fn set_offset(cx: &Cx, offset: u64) {
+    let armed = deadline(cx);
+    cx.sys().msr.tsc_offset = offset;
+    if armed.is_some() {
+        set_deadline(cx, armed);
+    }
 }
 
 /// #GP(0) where CR4.TSD keeps the counter from users.

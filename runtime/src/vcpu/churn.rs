@@ -90,6 +90,9 @@ impl Vcpu {
             }
             return Ok(Next::Stop(Stop::Exception(fault.into())));
         }
+        if paged.is_device(addr, write) {
+            return self.single_step();
+        }
         self.stats.smc_writes += 1;
         // The address is the access's first byte, or the first on its second page.
         let mut found = false;

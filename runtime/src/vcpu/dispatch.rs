@@ -312,11 +312,13 @@ impl Vcpu {
             self.refuel(1);
         }
         let fuel = self.state.fuel;
+        self.begin_alone();
         self.env.doing.set(Doing::Interpreting);
         let state = std::ptr::from_mut::<CpuState>(&mut self.state);
         // SAFETY: as in `run_interpreted`.
         let exit = unsafe { interp::run(&program, state) };
         self.env.doing.set(Doing::Dispatching);
+        self.end_alone();
         self.stats.instructions_emulated += fuel.wrapping_sub(self.state.fuel) as u64;
         match exit.reason {
             ExitReason::Jump if self.state.fuel <= 0 => Ok(Next::Slice),

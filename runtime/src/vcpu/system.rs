@@ -109,6 +109,29 @@ impl Vcpu {
         self.env.memory.paged().is_some()
     }
 
+    /// The next instruction runs alone: it may access devices, which see its time.
+    pub(super) fn begin_alone(&self) {
+        let Some(paged) = self.env.memory.paged() else {
+            return;
+        };
+        paged.set_alone(true);
+        if let Some(system) = &self.env.system {
+            system.clock.follow(self.instructions() + 1);
+        }
+    }
+
+    /// It is done. A device that it has accessed may ask for an interrupt, or have something to do
+    /// at another time.
+    pub(super) fn end_alone(&mut self) {
+        let Some(paged) = self.env.memory.paged() else {
+            return;
+        };
+        paged.set_alone(false);
+        if paged.take_device_access() {
+            self.state.sys.look = true;
+        }
+    }
+
     /// Whether the code at `pc` is on a page that keeps changing: see `churn.rs`.
     pub(super) fn is_checked(&self, pc: u64) -> bool {
         self.is_system()

@@ -2,6 +2,7 @@
 
 use super::error::BootError;
 use super::plan::{HIGH_START, LOW_END, Plan};
+use crate::machine::smbios::{self, Processor, Smbios};
 use crate::machine::{Machine, acpi};
 
 /// Where the ACPI tables go, below the extended BIOS data area.
@@ -51,11 +52,15 @@ const REFUSE: [u8; 11] = [
     0xcf,                         // iret
 ];
 
-/// Writes the ACPI tables, those words of the BIOS data area that kernels look at, and services that
+/// Writes the ACPI and SMBIOS tables, those words of the BIOS data area that kernels look at, and services that
 /// refuse: some kernels go back to real mode and ask, whatever has started them.
-pub fn leave_as_firmware(machine: &mut Machine) {
+pub fn leave_as_firmware(machine: &mut Machine, ram: u64) {
+    // Memory as the chipset was set up: RAM for the tables at F0000h.
+    machine.remap(false);
+    let cpu = Processor::of(&machine.vcpu.env.cpu);
+    let acpi = acpi::Tables::new(&machine.tables).placed(TABLES);
     let memory = machine.memory();
-    let acpi = acpi::image(TABLES);
+    memory.write_bytes(smbios::BASE, &Smbios::new(cpu, ram).image());
     memory.write_bytes(acpi.base, &acpi.tables);
     memory.write_bytes(RSDP, &acpi.rsdp);
     memory.write_bytes(SERVICES, &REFUSE);

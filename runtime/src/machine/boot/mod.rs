@@ -85,7 +85,7 @@ pub fn load(machine: &mut Machine, ram: u64, kernel: &Kernel<'_>) -> Result<Form
     let mut plan = Plan::new(ram);
     let (format, entry) = plan_start(&mut plan, kernel, &file)?;
     plan.commit(machine.memory());
-    map::leave_as_firmware(machine);
+    map::leave_as_firmware(machine, ram);
     entry.enter(machine);
     Ok(format)
 }

@@ -8,7 +8,7 @@ use crate::memory::PhysMemory;
 use std::borrow::Cow;
 
 /// Where memory below 1 MiB ends for loaders: the ACPI tables and the extended BIOS data area follow.
-pub const LOW_END: u64 = 0x9_f000;
+pub const LOW_END: u64 = 0x9_c000;
 /// Interrupt vectors and BIOS data area end there.
 pub const LOW_START: u64 = 0x1000;
 /// Where RAM goes on behind adapters and ROMs.

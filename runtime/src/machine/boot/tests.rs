@@ -154,7 +154,7 @@ fn multiboot_hands_everything_over() {
         assert_eq!(registers[0], 0x2bad_b002);
         let field = |n: usize| u32_at(&ram, registers[1] as usize + 4 * n).expect("a field");
         assert_eq!(field(0), 0x26d);
-        assert_eq!((field(1), field(2)), (0x9f000 >> 10, 15 << 10));
+        assert_eq!((field(1), field(2)), (0x9c000 >> 10, 15 << 10));
         assert_eq!(text_at(&ram, field(4)), "kernel an argument");
         assert_eq!(text_at(&ram, field(16)), "metaphrase");
         assert_eq!(field(5), 2);

@@ -3,6 +3,7 @@
 
 use super::Pins;
 use crate::memory::PhysMemory;
+use metaphrase_devices::apic::{self, Apics};
 use metaphrase_devices::i440fx::I440fx;
 use metaphrase_devices::pci::{Mapping, MappingChange, PciAddress, PciHost};
 use metaphrase_devices::{Bus, BusDevice, Shared, Width};
@@ -29,6 +30,9 @@ pub(super) type Ranges = Box<dyn Fn(u8) -> Option<Box<dyn BusDevice>> + Send>;
 pub(super) struct PcChipset {
     pub(super) host: Shared<PciHost>,
     pub(super) bridge: Shared<I440fx>,
+    pub(super) apics: Shared<Apics>,
+    /// Where the local APIC is attached.
+    pub(super) apic_at: Option<u64>,
     /// What answers at the ranges of functions.
     pub(super) ranges: BTreeMap<PciAddress, Ranges>,
     /// What has to be done to devices at a reset.
@@ -38,6 +42,23 @@ pub(super) struct PcChipset {
 impl PcChipset {
     fn device(&self, change: &MappingChange) -> Option<Box<dyn BusDevice>> {
         self.ranges.get(&change.function)?(change.bar)
+    }
+
+    /// Moves the local APIC to where IA32_APIC_BASE says. It does not show where RAM is.
+    fn move_apic(&mut self, mmio: &mut Bus) {
+        const ENABLED: u64 = 1 << 11;
+        let base = self.apics.lock().base(0);
+        let wanted = (base & ENABLED != 0).then_some(base & !(apic::LEN - 1));
+        if wanted == self.apic_at {
+            return;
+        }
+        if let Some(old) = self.apic_at.take() {
+            mmio.detach(old);
+        }
+        if let Some(new) = wanted {
+            let range = mmio.attach(new, apic::LEN, "local APIC", self.apics.local(0));
+            self.apic_at = range.is_ok().then_some(new);
+        }
     }
 
     fn move_ranges(&self, changes: &[MappingChange], io: bool, bus: &mut Bus) {
@@ -64,6 +85,7 @@ impl Chipset for PcChipset {
             self.move_ranges(&changes, true, ports);
             self.move_ranges(&changes, false, &mut memory.mmio());
         }
+        self.move_apic(&mut memory.mmio());
         let mut bridge = self.bridge.lock();
         bridge.take_changed();
         for s in bridge.shadows() {

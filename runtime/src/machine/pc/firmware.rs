@@ -2,6 +2,9 @@
 
 use super::isa::Isa;
 use super::{BootFrom, PcError, Site, pci_setup};
+use crate::cpu_model::CpuModel;
+use crate::machine::acpi::{BoardTables, Tables, loader};
+use crate::machine::smbios::{self, Processor, Smbios};
 use crate::memory::PhysMemory;
 use metaphrase_devices::acpi_pm;
 use metaphrase_devices::floppy::Floppy;
@@ -83,6 +86,20 @@ pub(super) fn fill_settings(settings: &mut FwCfg, ram: u64, display: bool, boot_
     settings.add_file("etc/e820", map);
 }
 
+/// Offers the tables that firmware is to pass on to its guest.
+pub(super) fn offer_tables(settings: &mut FwCfg, board: &BoardTables, cpu: &CpuModel, ram: u64) {
+    /// The 8254 is at input 2 of the I/O APIC.
+    const TIMER_OVERRIDE: u16 = 0x8002;
+    settings.set(TIMER_OVERRIDE, 1u32.to_le_bytes());
+    let tables = Tables::new(board);
+    settings.add_file(loader::SCRIPT, tables.script());
+    settings.add_file(loader::TABLES, tables.bytes);
+    settings.add_file(loader::RSDP, tables.rsdp);
+    let smbios = Smbios::new(Processor::of(cpu), ram);
+    settings.add_file(smbios::TABLES, smbios.structures());
+    settings.add_file(smbios::ANCHOR, smbios.anchor(0));
+}
+
 /// Sets the board up as firmware would: PCI devices with their ranges and interrupts, IDE, ACPI
 /// mode, a text screen.
 pub(super) fn set_up(
@@ -102,6 +119,8 @@ pub(super) fn set_up(
         .lock()
         .write_port(acpi_pm::APM_CONTROL, acpi_pm::ACPI_ENABLE);
     pci_setup::assign(&mut host.lock());
+    // RAM at F0000h, for tables that a kernel looks for there.
+    pci_setup::show_low_tables(&mut host.lock());
     let mut pic = site.irqs.pic.lock();
     for irq in pci_setup::ROUTES {
         let port = 0x4d0 + u16::from(irq >> 3);

@@ -3,7 +3,7 @@
 //! local APIC, which also passes on what the 8259A asks for.
 
 use super::Pins;
-use crate::system::InterruptController;
+use crate::system::{InterruptController, LocalApic};
 use metaphrase_devices::apic::{Apics, CpuPins, CpuSignal};
 use metaphrase_devices::pic::Pic;
 use metaphrase_devices::piix::IsaBridge;
@@ -11,6 +11,9 @@ use metaphrase_devices::virtio::MessageSink;
 use metaphrase_devices::{Clock, InterruptLine, NotConnected, Shared, WiredOr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Inputs of the I/O APIC that no request leads to.
+pub(super) const FREE_INPUTS: std::ops::Range<u8> = 20..24;
 
 /// The controllers, and the requests of the board, each driven by any number of devices.
 #[derive(Clone)]
@@ -26,8 +29,9 @@ impl Irqs {
         let signal = move |signal| match signal {
             CpuSignal::Nmi => pins.nmi.store(true, Ordering::Relaxed),
             CpuSignal::Smi => smi.store(true, Ordering::Relaxed),
-            // There is no other processor that could be started, and none that starts this one.
-            CpuSignal::Init | CpuSignal::Startup(_) => {}
+            CpuSignal::Init => pins.init.store(true, Ordering::Relaxed),
+            // The one processor is not one that waits for others to start it.
+            CpuSignal::Startup(_) => {}
         };
         let cpu = CpuPins {
             // The machine asks.
@@ -67,6 +71,18 @@ impl Irqs {
         Box::new(move |irq, high| lines[usize::from(irq & 15)].set_level(high))
     }
 
+    /// Inputs of the I/O APIC that nothing on the ISA bus has, for the event timers.
+    pub(super) fn free_inputs(&self) -> Box<dyn Fn(u8, bool) + Send> {
+        let inputs: Vec<Box<dyn InterruptLine>> =
+            FREE_INPUTS.map(|n| self.apics.input(n)).collect();
+        Box::new(move |input, high| {
+            let index = usize::from(input.wrapping_sub(FREE_INPUTS.start));
+            if let Some(line) = inputs.get(index) {
+                line.set_level(high);
+            }
+        })
+    }
+
     /// Where messages go.
     pub(super) fn messages(&self) -> Box<dyn MessageSink> {
         let apics = self.apics.clone();
@@ -92,5 +108,34 @@ impl InterruptController for Interrupts {
         let vector = self.0.apics.lock().acknowledge(0);
         // The APICs are unlocked by now: the output of the 8259A leads there.
         vector.unwrap_or_else(|| self.0.pic.lock().acknowledge())
+    }
+}
+
+/// What the processor asks its local APIC for.
+pub(super) struct ProcessorApic {
+    pub(super) apics: Shared<Apics>,
+    pub(super) pins: Arc<Pins>,
+}
+
+impl LocalApic for ProcessorApic {
+    fn priority(&self) -> u8 {
+        self.apics.lock().cr8(0)
+    }
+
+    fn set_priority(&self, class: u8) {
+        self.apics.lock().set_cr8(0, class);
+    }
+
+    fn set_base(&self, value: u64) {
+        self.apics.lock().set_base(0, value);
+        self.pins.remap.store(true, Ordering::Relaxed);
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        self.apics.lock().deadline(0)
+    }
+
+    fn set_deadline(&self, at: Option<u64>) {
+        self.apics.lock().set_deadline(0, at);
     }
 }

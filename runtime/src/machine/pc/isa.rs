@@ -1,9 +1,11 @@
 //! The chips of the ISA bus, at the ports where every PC has them.
 
+use super::irqs::FREE_INPUTS;
 use super::{PcError, Site};
 use metaphrase_devices::acpi_pm::{self, AcpiPm, AcpiPmLines};
 use metaphrase_devices::dma::{self, Dma};
 use metaphrase_devices::floppy::Floppy;
+use metaphrase_devices::hpet::{self, Hpet, HpetLines};
 use metaphrase_devices::keyboard::{self, Keyboard, KeyboardLines};
 use metaphrase_devices::pci::PciFunction;
 use metaphrase_devices::piix::PowerFunction;
@@ -11,12 +13,15 @@ use metaphrase_devices::pit::Pit;
 use metaphrase_devices::rtc::Rtc;
 use metaphrase_devices::serial::{Serial, SerialSink};
 use metaphrase_devices::system_ports::{self, FastA20, FpuError, PostCode};
-use metaphrase_devices::{Bus, InterruptLine, Shared, Timed, WiredOr};
+use metaphrase_devices::{Bus, Gate, InterruptLine, Shared, Timed, WiredOr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The system control interrupt of the PIIX4.
 const SCI: u8 = 9;
+
+/// Where the event timers are.
+pub(in crate::machine) const HPET_BASE: u64 = 0xfed0_0000;
 
 /// The chips.
 pub(super) struct Isa {
@@ -27,6 +32,7 @@ pub(super) struct Isa {
     pub(super) floppy: Shared<Floppy>,
     pub(super) post: Shared<PostCode>,
     pub(super) fpu_error: Shared<FpuError>,
+    pub(super) hpet: Shared<Hpet>,
     pub(super) power: Shared<PowerFunction>,
     pub(super) pm: Shared<AcpiPm>,
     pub(super) timers: Vec<Box<dyn Timed + Send>>,
@@ -41,8 +47,10 @@ pub(super) fn build(
     unix_seconds: u64,
 ) -> Result<Isa, PcError> {
     let (irqs, pins, time) = (&site.irqs, &site.pins, &site.time);
-    let pit = Shared::new(Pit::new(time.clone(), irqs.line(0)));
-    let rtc = Shared::new(Rtc::new(time.clone(), irqs.line(8), unix_seconds));
+    let [timer, clock] = [0, 8].map(|n| Gate::new(irqs.line(n)));
+    let hpet = Shared::new(event_timers(site, [&timer, &clock]));
+    let pit = Shared::new(Pit::new(time.clone(), timer.input()));
+    let rtc = Shared::new(Rtc::new(time.clone(), clock.input(), unix_seconds));
     let serial = Shared::new(Serial::new(serial, irqs.line(4)));
     let second_serial = second_serial.map(|sink| Shared::new(Serial::new(sink, irqs.line(3))));
     let a20 = WiredOr::new(pins.a20_line());
@@ -93,12 +101,15 @@ pub(super) fn build(
     ports.attach(0x3f2, 4, "82077AA", floppy.port(0x3f2))?;
     ports.attach(0x3f7, 1, "82077AA", floppy.port(0x3f7))?;
     ports.attach(0x3f8, 8, "16550A", serial.port(0))?;
+    let mut mmio = site.memory.mmio();
+    mmio.attach(HPET_BASE, hpet::LEN, "HPET", Box::new(hpet.clone()))?;
 
     let timers: Vec<Box<dyn Timed + Send>> = vec![
         Box::new(pit),
         Box::new(rtc.clone()),
         Box::new(keyboard.clone()),
         Box::new(pm.clone()),
+        Box::new(hpet.clone()),
     ];
     Ok(Isa {
         serial,
@@ -108,10 +119,27 @@ pub(super) fn build(
         floppy,
         post,
         fpu_error,
+        hpet,
         power,
         pm,
         timers,
     })
+}
+
+/// The event timers, which cut the 8254 and the real-time clock from their lines while they are in
+/// their place.
+fn event_timers(site: &Site, replaced: [&Gate; 2]) -> Hpet {
+    let [timer, clock] = replaced.map(Gate::close);
+    let lines = HpetLines {
+        replacing: [0, 8].map(|n| site.irqs.line(n)),
+        legacy: Box::new(move |high| {
+            timer.set_level(high);
+            clock.set_level(high);
+        }),
+        route: site.irqs.free_inputs(),
+        routes: FREE_INPUTS.fold(0, |all, n| all | 1 << n),
+    };
+    Hpet::new(site.time.clone(), lines)
 }
 
 /// Asks for a system-management interrupt, if the guest has allowed that of the APM port.

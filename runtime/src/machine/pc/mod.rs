@@ -16,13 +16,14 @@ mod slots;
 #[cfg(test)]
 mod storm;
 
-use super::{Bell, GuestClock, Parts};
+use super::{Bell, BoardTables, GuestClock, Parts};
 use crate::memory::PhysMemory;
 pub use chipset::Chipset;
 use chipset::{ConfigPorts, PcChipset};
 pub use config::{BootFrom, Display, Drive, Nic, PcConfig, PcError, Seat};
 pub(super) use firmware::PM_BASE;
-use irqs::{Interrupts, Irqs};
+use irqs::{Interrupts, Irqs, ProcessorApic};
+pub(super) use isa::HPET_BASE;
 use metaphrase_devices::acpi_pm::AcpiPm;
 use metaphrase_devices::apic::{self, Apics};
 use metaphrase_devices::floppy::Floppy;
@@ -191,6 +192,12 @@ pub fn pc(config: PcConfig) -> Result<(Parts, Board), PcError> {
         ..
     } = slots;
 
+    let tables = BoardTables {
+        second_serial: isa.second_serial.is_some(),
+        floppy: (0..2).any(|n| isa.floppy.lock().drive_type(n) != 0),
+        vga: vga.is_some(),
+        firmware: config.firmware.is_some(),
+    };
     let mut settings = FwCfg::new(site.master());
     firmware::fill_settings(&mut settings, config.ram, vga.is_some(), config.boot_menu);
     if let Some(kernel) = &config.firmware_kernel {
@@ -207,6 +214,7 @@ pub fn pc(config: PcConfig) -> Result<(Parts, Board), PcError> {
             firmware::set_boot_order(&mut rtc.lock(), &order)
         }));
     }
+    firmware::offer_tables(&mut settings, &tables, &config.cpu, config.ram);
     let settings = Shared::new(settings);
     ports.attach(
         fw_cfg::BASE.into(),
@@ -228,7 +236,6 @@ pub fn pc(config: PcConfig) -> Result<(Parts, Board), PcError> {
     {
         let mut mmio = memory.mmio();
         let apics = &site.irqs.apics;
-        mmio.attach(apic::LOCAL_BASE, apic::LEN, "local APIC", apics.local(0))?;
         mmio.attach(apic::IO_BASE, apic::LEN, "I/O APIC", apics.io())?;
     }
 
@@ -246,9 +253,19 @@ pub fn pc(config: PcConfig) -> Result<(Parts, Board), PcError> {
         firmware::set_up(&isa, &site, &ide, vga.as_ref(), &host);
     }
 
+    parts.tables = tables;
     parts.ports = ports;
     parts.interrupts = Some(Box::new(Interrupts(site.irqs.clone())));
     parts.apic_id = Some(0);
+    parts.apic = Some(Box::new(ProcessorApic {
+        apics: site.irqs.apics.clone(),
+        pins: pins.clone(),
+    }));
+    let (apics, hpet) = (site.irqs.apics.clone(), isa.hpet);
+    resets.push(Box::new(move || {
+        hpet.lock().reset();
+        apics.lock().reset();
+    }));
     parts.timers = isa.timers;
     parts.timers.push(Box::new(site.irqs.apics.clone()));
     parts.bells = bells;
@@ -266,6 +283,8 @@ pub fn pc(config: PcConfig) -> Result<(Parts, Board), PcError> {
     parts.chipset = Some(Box::new(PcChipset {
         host,
         bridge,
+        apics: site.irqs.apics.clone(),
+        apic_at: None,
         ranges,
         resets,
     }));

@@ -1,7 +1,7 @@
 //! Gives PCI devices their ranges and interrupts, as firmware does, through the configuration
 //! ports that firmware uses.
 
-use super::slots::ISA_BRIDGE;
+use super::slots::{HOST_BRIDGE, ISA_BRIDGE};
 use metaphrase_devices::pci::{
     COMMAND, COMMAND_IO, COMMAND_MEMORY, INTERRUPT_LINE, PciAddress, PciHost,
 };
@@ -52,6 +52,16 @@ impl Space {
         self.0 = start + size;
         start
     }
+}
+
+/// Lets the last 64 KiB below 1 MiB be RAM.
+pub(super) fn show_low_tables(host: &mut PciHost) {
+    /// The attribute map of the host bridge, in bits 8 to 15 there: readable and writable.
+    const MAP: u8 = 0x58;
+    const RAM: u32 = 0x3000;
+    let mut pci = Mechanism(host);
+    let old = pci.read(HOST_BRIDGE, MAP);
+    pci.write(HOST_BRIDGE, MAP, old | RAM);
 }
 
 /// Assigns everything.

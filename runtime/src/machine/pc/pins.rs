@@ -14,6 +14,8 @@ pub struct Pins {
     pub power_off: AtomicBool,
     /// A non-maskable interrupt is asked for.
     pub nmi: AtomicBool,
+    /// The processor is to be initialised: reset, but for what INIT leaves alone.
+    pub init: AtomicBool,
     /// Address bit 20 is held at 0.
     pub a20_closed: AtomicBool,
     /// The board may answer at other addresses than before: [`super::Chipset::follow`].

@@ -16,7 +16,7 @@ use metaphrase_devices::{Bus, Shared};
 use std::collections::BTreeMap;
 
 /// The host bridge.
-const HOST_BRIDGE: PciAddress = PciAddress::new(0, 0);
+pub(super) const HOST_BRIDGE: PciAddress = PciAddress::new(0, 0);
 /// The ISA bridge.
 pub(super) const ISA_BRIDGE: PciAddress = PciAddress::new(1, 0);
 /// The IDE controller.

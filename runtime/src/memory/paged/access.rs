@@ -40,6 +40,8 @@ enum Refused {
     Guest(u64, Fault),
     /// The bytes at that linear address are translated code.
     Code(u64),
+    /// They are a device, and the instruction does not run alone.
+    Device(u64),
 }
 
 impl Refused {
@@ -47,7 +49,7 @@ impl Refused {
     fn mem_fault(&self, write: bool) -> MemFault {
         let (addr, code) = match *self {
             Refused::Guest(addr, _) => (addr, false),
-            Refused::Code(addr) => (addr, true),
+            Refused::Code(addr) | Refused::Device(addr) => (addr, true),
         };
         MemFault { addr, write, code }
     }
@@ -96,6 +98,21 @@ impl Paged {
             }
         }
         Ok(pieces)
+    }
+
+    /// Refuses an access of a guest instruction to a device unless the instruction runs alone: only
+    /// then the time is known exactly, and what follows from the access can come right after it.
+    fn permit(&self, pieces: [Piece; 2]) -> Result<[Piece; 2], Refused> {
+        let reaches = |p: &&Piece| p.len > 0 && p.place == Place::Io && !self.is_passive(p.phys);
+        match pieces.iter().find(reaches) {
+            Some(piece) if !self.may_access_devices() => Err(Refused::Device(piece.linear)),
+            _ => Ok(pieces),
+        }
+    }
+
+    /// [`Paged::pieces`] of a read by a guest instruction.
+    fn pieces_to_read(&self, linear: u64, len: u64) -> Result<[Piece; 2], Refused> {
+        self.permit(self.pieces(self.class(), linear, len, Access::Read)?)
     }
 
     /// Reads pieces.
@@ -152,7 +169,7 @@ impl Paged {
     #[inline(never)]
     fn read_slow<T: Scalar>(&self, linear: u64) -> Result<T, MemFault> {
         let size = size_of::<T>() as u64;
-        let pieces = self.pieces(self.class(), linear, size, Access::Read);
+        let pieces = self.pieces_to_read(linear, size);
         let pieces = pieces.map_err(|r| r.mem_fault(false))?;
         Ok(self.fetch_pieces(&pieces))
     }
@@ -172,6 +189,7 @@ impl Paged {
     fn read_update_slow<T: Scalar>(&self, linear: u64) -> Result<T, MemFault> {
         let size = size_of::<T>() as u64;
         let pieces = self.pieces(self.class(), linear, size, Access::Write);
+        let pieces = pieces.and_then(|pieces| self.permit(pieces));
         let pieces = pieces.map_err(|r| r.mem_fault(true))?;
         Ok(self.fetch_pieces(&pieces))
     }
@@ -191,6 +209,7 @@ impl Paged {
     #[inline(never)]
     fn write_slow<T: Scalar>(&self, linear: u64, value: T) -> Result<(), MemFault> {
         let pieces = self.pieces_to_write(linear, size_of::<T>() as u64);
+        let pieces = pieces.and_then(|pieces| self.permit(pieces));
         let pieces = pieces.map_err(|r| r.mem_fault(true))?;
         self.store_pieces(&pieces, value);
         Ok(())
@@ -200,6 +219,7 @@ impl Paged {
     fn locked<T: Scalar>(&self, linear: u64) -> Result<([Piece; 2], Option<*mut T>), MemFault> {
         let size = size_of::<T>() as u64;
         let pieces = self.pieces_to_write(linear, size);
+        let pieces = pieces.and_then(|pieces| self.permit(pieces));
         let pieces = pieces.map_err(|r| r.mem_fault(true))?;
         let host = pieces[0].host(true).map(|host| host.cast::<T>());
         let whole = pieces[0].len == size;
@@ -255,9 +275,10 @@ impl Paged {
             let at = linear.wrapping_add(done);
             let part = (len - done).min(PAGE - at % PAGE);
             let pieces = if write {
-                self.pieces_to_write(at, part)
+                let pieces = self.pieces_to_write(at, part);
+                pieces.and_then(|pieces| self.permit(pieces))
             } else {
-                self.pieces(self.class(), at, part, Access::Read)
+                self.pieces_to_read(at, part)
             };
             pieces.map_err(|r| r.mem_fault(write))?;
             done += part;
@@ -286,7 +307,9 @@ impl Paged {
         match self.pieces(self.class_of(rights), linear, size, Access::Read) {
             Ok(pieces) => Ok(self.fetch_pieces(&pieces)),
             Err(Refused::Guest(_, fault)) => Err(fault),
-            Err(Refused::Code(_)) => unreachable!("reads do not ask for code"),
+            Err(Refused::Code(_) | Refused::Device(_)) => {
+                unreachable!("only guest instructions ask what is there")
+            }
         }
     }
 
@@ -304,12 +327,14 @@ impl Paged {
                 Ok(())
             }
             Err(Refused::Guest(_, fault)) => Err(fault),
-            Err(Refused::Code(_)) => unreachable!("only guest instructions ask for code"),
+            Err(Refused::Code(_) | Refused::Device(_)) => {
+                unreachable!("only guest instructions ask what is there")
+            }
         }
     }
 
     /// Why a data access of the current instruction at `linear` was refused. `None`: the guest may
-    /// make it, but translated code is in the way. A `stack` access raises #SS where others raise
+    /// make it, but translated code is in the way, or it has to be alone. A `stack` access raises #SS where others raise
     /// #GP.
     pub fn fault_of(&self, linear: u64, write: bool, stack: bool) -> Option<Fault> {
         let access = if write { Access::Write } else { Access::Read };

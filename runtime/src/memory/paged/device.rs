@@ -1,7 +1,11 @@
 //! Accesses to what is not memory: cut into naturally aligned parts of at most 8 bytes, as a
 //! chipset cuts what a processor sends for an unaligned or a 16-byte access.
+//!
+//! A guest instruction may access a device only while it runs alone: elsewhere the access is refused
+//! as one to translated code is, and the dispatcher runs the instruction again by itself. So the
+//! device sees the exact time, and what the access leads to comes before the next instruction.
 
-use super::Paged;
+use super::{Access, Paged, Place, Rights};
 use crate::activity::Doing;
 use metaphrase_devices::Width;
 
@@ -16,6 +20,41 @@ fn width(addr: u64, left: usize) -> Width {
 }
 
 impl Paged {
+    /// The instruction that comes next runs alone, or (false) no longer.
+    pub fn set_alone(&self, alone: bool) {
+        self.alone.set(alone);
+    }
+
+    /// Whether guest instructions may access devices now.
+    pub(super) fn may_access_devices(&self) -> bool {
+        self.alone.get()
+    }
+
+    /// Whether a device has been accessed, but for passive ones, since this was last asked.
+    #[inline]
+    pub fn take_device_access(&self) -> bool {
+        self.device_access.replace(false)
+    }
+
+    /// Whether an access there may happen at any time.
+    pub(super) fn is_passive(&self, phys: u64) -> bool {
+        self.phys.mmio().is_passive(phys)
+    }
+
+    /// Whether the access that the current instruction was refused at `linear` is one to a device.
+    pub fn is_device(&self, linear: u64, write: bool) -> bool {
+        let access = if write { Access::Write } else { Access::Read };
+        let phys = self.translate(linear, access, Rights::Current);
+        phys.is_ok_and(|at| self.phys.place(at) == Place::Io && !self.is_passive(at))
+    }
+
+    fn note_access(&self, phys: u64) {
+        self.count(|s| s.device_accesses += 1);
+        if !self.is_passive(phys) {
+            self.device_access.set(true);
+        }
+    }
+
     /// Reads bytes that lie on one page.
     pub(super) fn read_io(&self, phys: u64, out: &mut [u8]) {
         let _doing = self.doing.during(Doing::Devices);
@@ -28,7 +67,7 @@ impl Paged {
             out[done..done + n].copy_from_slice(&value.to_le_bytes()[..n]);
             done += n;
         }
-        self.count(|s| s.device_accesses += 1);
+        self.note_access(phys);
     }
 
     /// Writes bytes that lie on one page.
@@ -44,6 +83,6 @@ impl Paged {
             self.phys.write_device(at, width, u64::from_le_bytes(value));
             done += n;
         }
-        self.count(|s| s.device_accesses += 1);
+        self.note_access(phys);
     }
 }

@@ -90,6 +90,10 @@ pub struct Paged {
     /// Whose rights the current level has, and the table for it.
     class: Cell<Class>,
     table: Cell<*const TlbEntry>,
+    /// The instruction that is executed runs alone, so that guest instructions may access devices.
+    alone: Cell<bool>,
+    /// A device was accessed.
+    device_access: Cell<bool>,
     stats: RefCell<TlbStats>,
 }
 
@@ -108,6 +112,8 @@ impl Paged {
             table: Cell::new(tlb.table(Class::Supervisor)),
             tlb,
             doing: Note::default(),
+            alone: Cell::default(),
+            device_access: Cell::default(),
             stats: RefCell::default(),
         }
     }

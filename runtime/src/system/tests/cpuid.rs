@@ -2,10 +2,11 @@
 
 use super::bench::Bench;
 use crate::CpuModel;
-use crate::system::ClockRates;
 use crate::system::cpuid;
 use crate::system::features::{SystemFeature, SystemWord};
 use crate::system::state::cr4;
+use crate::system::{ClockRates, LocalApic};
+use std::sync::Mutex;
 
 fn ask(bench: &mut Bench, leaf: u32, sub: u32) -> [u32; 4] {
     cpuid(&bench.cx(), leaf, sub)
@@ -23,13 +24,73 @@ fn register(bench: &mut Bench, word: SystemWord) -> u32 {
     }
 }
 
+/// A local APIC that remembers one number of each kind.
+#[derive(Default)]
+struct Apic {
+    deadline: Mutex<Option<u64>>,
+}
+
+impl LocalApic for Apic {
+    fn priority(&self) -> u8 {
+        0
+    }
+
+    fn set_priority(&self, _: u8) {}
+
+    fn set_base(&self, _: u64) {}
+
+    fn deadline(&self) -> Option<u64> {
+        *self.deadline.lock().unwrap()
+    }
+
+    fn set_deadline(&self, at: Option<u64>) {
+        *self.deadline.lock().unwrap() = at;
+    }
+}
+
+fn with_apic(mut bench: Bench) -> Bench {
+    bench.env.system.as_mut().unwrap().apic = Some(Box::<Apic>::default());
+    bench
+}
+
+/// The deadline is one of the counter: it stays where it is when the counter is changed.
+#[test]
+fn a_deadline_follows_the_counter() {
+    let mut bench = with_apic(Bench::new());
+    let apic = |b: &Bench| {
+        b.env
+            .system
+            .as_ref()
+            .unwrap()
+            .apic
+            .as_ref()
+            .unwrap()
+            .deadline()
+    };
+    const DEADLINE: u32 = 0x6e0;
+    const ADJUST: u32 = 0x3b;
+    let write = |b: &mut Bench, n, value| super::msr::write(b, n, value).unwrap();
+    write(&mut bench, DEADLINE, 5_000);
+    assert_eq!(apic(&bench), Some(5_000));
+    write(&mut bench, ADJUST, 1_000);
+    assert_eq!(apic(&bench), Some(4_000));
+    assert_eq!(super::msr::read(&mut bench, DEADLINE).unwrap(), 5_000);
+    write(&mut bench, ADJUST, 1_000u64.wrapping_neg());
+    assert_eq!(apic(&bench), Some(6_000));
+    write(&mut bench, ADJUST, 10_000);
+    assert_eq!(apic(&bench), Some(0), "long past");
+    write(&mut bench, DEADLINE, 0);
+    assert_eq!(apic(&bench), None);
+    assert!(bench.state.sys.look);
+}
+
 #[test]
 fn every_system_feature_is_shown_and_hidden() {
     for &feature in SystemFeature::ALL {
         let (word, bit) = feature.cpuid();
         let name = feature.name();
-        let mut with = Bench::with_cpu(&format!("max,+{name}")).long(0);
-        let mut without = Bench::with_cpu(&format!("max,-{name}")).long(0);
+        let mut with = with_apic(Bench::with_cpu(&format!("max,+{name}")).long(0));
+        let mut without = with_apic(Bench::with_cpu(&format!("max,-{name}")).long(0));
         assert_eq!(register(&mut with, word) >> bit & 1, 1, "{name}");
         assert_eq!(register(&mut without, word) >> bit & 1, 0, "{name}");
         let difference = register(&mut with, word) ^ register(&mut without, word);

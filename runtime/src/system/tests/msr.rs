@@ -9,7 +9,7 @@ const GP: Fault = Fault::gp(0);
 const HIGH: u64 = 0xffff_8000_0000_0000;
 const NOT_CANONICAL: u64 = 1 << 47;
 
-fn read(bench: &mut Bench, number: u32) -> Result<u64, Fault> {
+pub(super) fn read(bench: &mut Bench, number: u32) -> Result<u64, Fault> {
     bench.set(Reg::Rcx, 0x5555_0000_0000_0000 | u64::from(number));
     bench.set(Reg::Rax, u64::MAX);
     bench.set(Reg::Rdx, u64::MAX);
@@ -19,7 +19,7 @@ fn read(bench: &mut Bench, number: u32) -> Result<u64, Fault> {
     Ok(value)
 }
 
-fn write(bench: &mut Bench, number: u32, value: u64) -> Result<u64, Fault> {
+pub(super) fn write(bench: &mut Bench, number: u32, value: u64) -> Result<u64, Fault> {
     bench.set(Reg::Rcx, number.into());
     bench.set(Reg::Rdx, 0x5555_0000_0000_0000 | value >> 32);
     bench.set(Reg::Rax, 0x5555_0000_0000_0000 | value & 0xffff_ffff);
@@ -152,6 +152,7 @@ fn registers_come_with_their_features() {
         ("max,-sep", 0x174, false),
         ("max", 0xce, false),
         ("max", 0x1b, false),
+        ("max", 0x6e0, false),
     ] {
         let mut bench = Bench::with_cpu(model);
         assert_eq!(

@@ -59,9 +59,31 @@ fn values_of_every_size_across_pages() {
 }
 
 #[test]
+fn only_an_instruction_that_runs_alone_reaches_a_device() {
+    let (m, device) = memory();
+    let refused = |addr, write| MemFault {
+        addr,
+        write,
+        code: true,
+    };
+    assert_eq!(m.read::<u32>(0x10004), Err(refused(0x10004, false)));
+    assert_eq!(m.write::<u32>(0x10004, 1), Err(refused(0x10004, true)));
+    assert_eq!(m.write::<u32>(0xfffe, 1), Err(refused(0x10000, true)));
+    assert_eq!(m.cas::<u32>(0x10004, 1, 2), Err(refused(0x10004, true)));
+    assert_eq!(m.check(0xfff0, 32, false), Err(refused(0x10000, false)));
+    assert!(m.is_device(0x10004, false) && !m.is_device(0xfffe, false));
+    assert!(device.take().is_empty() && !m.take_device_access());
+    m.set_alone(true);
+    assert_eq!(m.write::<u32>(0x10004, 1), Ok(()));
+    assert_eq!(device.take(), [(4, Width::Dword, 1)]);
+    assert!(m.take_device_access() && !m.take_device_access());
+}
+
+#[test]
 fn device_accesses_are_cut_into_aligned_parts() {
     use Width::{Byte, Dword, Qword, Word};
     let (m, device) = memory();
+    m.set_alone(true);
     assert_eq!(m.read::<u32>(0x10004), Ok(0x0706_0504));
     assert_eq!(device.take(), [(4, Dword, 0)]);
     assert_eq!(m.read::<u32>(0x10001), Ok(0x0403_0201));
@@ -84,6 +106,7 @@ fn device_accesses_are_cut_into_aligned_parts() {
 #[test]
 fn rom_keeps_what_it_has_and_nothing_reads_ones() {
     let (m, _) = memory();
+    m.set_alone(true);
     m.write::<u32>(0x20000, 0).unwrap();
     assert_eq!(m.read::<u32>(0x20000), Ok(0xddcc_bbaa));
     m.write::<u64>(0x30000, 7).unwrap();
@@ -148,6 +171,7 @@ fn code_is_protected_to_the_piece() {
 #[test]
 fn fetch_translate_and_a20() {
     let (m, _) = memory();
+    m.set_alone(true);
     m.write::<u32>(0x1ffe, 0x4433_2211).unwrap();
     let mut bytes = [0; 4];
     assert_eq!(m.fetch(0x1ffe, &mut bytes), 4);
@@ -178,6 +202,7 @@ fn string_instructions_on_paged_memory() {
     use metaphrase_ir::{Helper, Reg, StringKind, StringOp};
 
     let (paged, device) = memory();
+    paged.set_alone(true);
     let model = CpuModel::max();
     let mut env = Env::new(GuestMemory::system(paged), model);
     let mut state = CpuState::new();

@@ -13,7 +13,9 @@ fn memory() -> (Paged, Arc<PhysMemory>) {
         .unwrap();
     phys.show_rom((1 << 32) - 0x1_0000, SEGMENT, 0x1_0000);
     let phys = Arc::new(phys);
-    (Paged::new(phys.clone()), phys)
+    let m = Paged::new(phys.clone());
+    m.set_alone(true);
+    (m, phys)
 }
 
 fn follow(m: &Paged) {
