@@ -294,10 +294,13 @@ fn the_event_timers_replace_the_8254() {
         enable(a);
         poke(a, IO, 0x14);
         poke(a, IO + 0x10, 0x30);
-        // The 8254 would come every 100 us.
+        // Nothing through the 8259A.
+        a.mov(al, 0xff).unwrap();
+        a.out(0x21, al).unwrap();
+        // The 8254 would come every 10 us.
         a.mov(al, 0x34).unwrap();
         a.out(0x43, al).unwrap();
-        a.mov(al, 119).unwrap();
+        a.mov(al, 12).unwrap();
         a.out(0x40, al).unwrap();
         a.xor(eax, eax).unwrap();
         a.out(0x40, al).unwrap();

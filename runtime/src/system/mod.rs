@@ -303,8 +303,11 @@ fn carry_out(cx: &Cx, op: SystemOp, a: u64, b: u64, next: u64) -> Outcome {
         cx.follow_time();
         // A device may have raised an interrupt, or have something to do at another time.
         cx.sys().look = true;
-        let _doing = env.doing.during(Doing::Devices);
-        return function(cx, op, a, b, next);
+        let _doing = cx.env().doing.during(Doing::Devices);
+        let outcome = function(cx, op, a, b, next);
+        // Memory that strings go to or come from may be a device too; there is a look already.
+        cx.paged().take_device_access();
+        return outcome;
     }
     let outcome = function(cx, op, a, b, next);
     if cx.paged().take_device_access() {
