@@ -10,7 +10,9 @@ use metaphrase_devices::MemoryDisk;
 use metaphrase_runtime::machine::TimeMode;
 use metaphrase_runtime::machine::pc::{BootFrom, PcConfig, Seat};
 use metaphrase_runtime::{Engine, MachineStop};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// The directory of a guest; none if it cannot be had, which is said loudly, or fails where guests
 /// are required.
@@ -132,4 +134,45 @@ fn the_table_is_sound_and_apt_knows_every_package() {
             }
         }
     }
+}
+
+/// As a script would use it: commands through a pipe, in the guest's own time.
+#[test]
+fn boot_linux_through_a_pipe_ends_with_the_shell() {
+    if fetched("linux").is_none() {
+        return;
+    }
+    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guests/cache-home");
+    let _ = std::fs::create_dir_all(&cache);
+    let _ = std::os::unix::fs::symlink("../cache", cache.join("metaphrase"));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_metaphrase"))
+        .args(["boot", "linux", "-m", "192"])
+        .env("XDG_CACHE_HOME", &cache)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut keys = child.stdin.take().expect("a pipe");
+    let mut screen = child.stdout.take().expect("a pipe");
+    let mut shown = Vec::new();
+    let mut wait = |text: &str| {
+        let mut byte = [0];
+        while !shown.ends_with(text.as_bytes()) {
+            match screen.read(&mut byte) {
+                Ok(1) => shown.push(byte[0]),
+                end => panic!("{end:?}: {}", String::from_utf8_lossy(&shown)),
+            }
+        }
+    };
+    wait("/root # ");
+    keys.write_all(b"expr 6 \\* 7; exit\n").expect("it reads");
+    wait("42\r\n");
+    let out = child.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(0), "{said}");
+    assert!(
+        said.starts_with("metaphrase system -m 256 -kernel "),
+        "{said}"
+    );
 }
