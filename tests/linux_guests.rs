@@ -5,9 +5,10 @@
 mod guest_kit;
 mod linux_kit;
 
-use guest_kit::{Outcome, image};
+use guest_kit::{Guest, Outcome, image, read_image};
 use linux_kit::{AMD64, CLOUD, I686, I686_PAE, Kernel, Setup};
 use metaphrase_devices::image::RawDisk;
+use metaphrase_runtime::Engine;
 use metaphrase_runtime::machine::pc::{PcConfig, Seat};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -173,4 +174,39 @@ fn the_686_pae_and_the_amd64_kernel_reach_user_space_and_share_a_disk() {
     for n in [1, 2] {
         std::fs::remove_file(disk(n)).expect("the disk was there");
     }
+}
+
+/// The installer of Debian on the serial line: it asks for the language, and, when it has been
+/// answered, for the country.
+fn installer(architecture: &str) {
+    let directory = format!("installer/{architecture}");
+    let [kernel, initrd] = ["linux", "initrd.gz"].map(|name| read_image(&directory, name));
+    let (Some(kernel), Some(initrd)) = (kernel, initrd) else {
+        return;
+    };
+    let mut guest = Guest::new(Engine::Tiered, 1 << 30, |_| {});
+    let line = "console=ttyS0,115200 DEBIAN_FRONTEND=text";
+    guest.load(&kernel, &initrd, line);
+    guest.expect("Choose the language", 60_000_000_000);
+    guest.expect("Prompt: '?' for help", 1_000_000_000);
+    println!("{} instructions", guest.machine.instructions());
+    guest.type_serial("\n");
+    guest.expect("Select your location", 10_000_000_000);
+    let outcome = guest.outcome();
+    println!(
+        "{architecture}: {} instructions, digest {:#018x}",
+        outcome.instructions, outcome.digest
+    );
+}
+
+#[test]
+#[ignore = "minutes: see docs/testing.md"]
+fn the_installer_for_amd64_asks_its_questions() {
+    installer("amd64");
+}
+
+#[test]
+#[ignore = "minutes: see docs/testing.md"]
+fn the_installer_for_i386_asks_its_questions() {
+    installer("i386");
 }
