@@ -123,6 +123,7 @@ const V1_SYSTEM: SystemFeatures = PENTIUM3_SYSTEM
     .and(SystemFeatures::TSC_ADJUST)
     .and(SystemFeatures::TSC_DEADLINE)
     .and(SystemFeatures::SPEC_CTRL)
+    .and(SystemFeatures::BHI_CTRL)
     .and(SystemFeatures::ARCH_CAPABILITIES);
 /// Everything but MONITOR: a waiting virtual CPU is better served by HLT.
 const MAX_SYSTEM: SystemFeatures = SystemFeatures::MAX.without(SystemFeatures::MONITOR);

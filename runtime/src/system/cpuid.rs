@@ -99,8 +99,10 @@ fn answer(cx: &Cx, leaf: u32, sub: u32) -> [u32; 4] {
         5 if shown(SystemWord::Leaf1Ecx) & MONITOR != 0 => [64, 64, 3, 0x10],
         // The timer of the local APIC always runs.
         6 => [if apic_id.is_some() { 4 } else { 0 }, 0, 0, 0],
+        7 if sub == 2 => [0, 0, 0, shown(SystemWord::Leaf7Sub2Edx)],
         7 if sub == 0 => [
-            a,
+            // The last sub-leaf.
+            a.max(2 * u32::from(shown(SystemWord::Leaf7Sub2Edx) != 0)),
             b | shown(SystemWord::Leaf7Ebx),
             c | shown(SystemWord::Leaf7Ecx),
             d | shown(SystemWord::Leaf7Edx),

@@ -16,6 +16,8 @@ pub enum SystemWord {
     Leaf7Ecx,
     /// Leaf 7, sub-leaf 0, EDX.
     Leaf7Edx,
+    /// Leaf 7, sub-leaf 2, EDX.
+    Leaf7Sub2Edx,
     /// Leaf 80000001, EDX.
     ExtendedEdx,
 }
@@ -74,6 +76,7 @@ system_features! {
     Umip UMIP "umip" Leaf7Ecx 2 "User-mode instruction prevention.";
     SpecCtrl SPEC_CTRL "spec_ctrl" Leaf7Edx 26 "IA32_SPEC_CTRL, IA32_PRED_CMD.";
     ArchCapabilities ARCH_CAPABILITIES "arch_capabilities" Leaf7Edx 29 "IA32_ARCH_CAPABILITIES.";
+    BhiCtrl BHI_CTRL "bhi_ctrl" Leaf7Sub2Edx 4 "IA32_SPEC_CTRL.BHI_DIS_S.";
     Pdpe1gb PDPE1GB "pdpe1gb" ExtendedEdx 26 "1 GiB pages.";
 }
 

@@ -266,8 +266,14 @@ fn write(cx: &Cx, n: u32, value: u64) -> Result<(), Refused> {
             msr.debugctl = value;
         }
         SPEC_CTRL => {
-            // IBRS and STIBP.
-            only_if(value & !3 == 0)?;
+            // IBRS and STIBP, and BHI_DIS_S: kernels that may set it need not overwrite the
+            // branch history by hand at every system call.
+            let bhi = if offers(cx, SystemFeatures::BHI_CTRL) {
+                1 << 10
+            } else {
+                0
+            };
+            only_if(value & !(3 | bhi) == 0)?;
             msr.spec_ctrl = value;
         }
         // IBPB.

@@ -20,6 +20,7 @@ fn register(bench: &mut Bench, word: SystemWord) -> u32 {
         SystemWord::Leaf7Ebx => ask(bench, 7, 0)[1],
         SystemWord::Leaf7Ecx => ask(bench, 7, 0)[2],
         SystemWord::Leaf7Edx => ask(bench, 7, 0)[3],
+        SystemWord::Leaf7Sub2Edx => ask(bench, 7, 2)[3],
         SystemWord::ExtendedEdx => ask(bench, 0x8000_0001, 0)[3],
     }
 }

@@ -108,7 +108,8 @@ fn values_are_checked() {
         assert_eq!(read(&mut bench, number), Ok(value), "{number:#x}");
         assert_eq!(write(&mut bench, number, value), Err(GP), "{number:#x}");
     }
-    values("max", 0x48, &[0, 3], &[4, 1 << 63]);
+    values("max", 0x48, &[0, 3, 1 << 10], &[4, 1 << 63]);
+    values("max,-bhi_ctrl", 0x48, &[0, 3], &[1 << 10]);
     let mut bench = Bench::new();
     assert_eq!(write(&mut bench, 0x49, 1), Ok(0));
     assert_eq!(write(&mut bench, 0x49, 2), Err(GP));
