@@ -1,6 +1,8 @@
 //! The command on a pseudo-terminal, as a user has it.
 #![allow(dead_code)] // Each test file uses its part.
 
+pub mod screen;
+
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -10,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// How long anything may take.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A program on a terminal of its own, of which it is the session leader.
 pub struct Session {

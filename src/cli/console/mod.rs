@@ -67,6 +67,8 @@ pub struct Console {
     /// The guest may still get input from so many sources.
     sources: Arc<AtomicUsize>,
     control: Option<Control>,
+    /// A network may wake the guest at any time.
+    networked: bool,
     vga: Option<Shared<Vga>>,
     display: Option<JoinHandle<()>>,
     terminal: Option<Terminal>,
@@ -116,6 +118,7 @@ impl Console {
             ended: Arc::default(),
             sources: Arc::default(),
             control: None,
+            networked: false,
             vga: None,
             display: None,
             terminal: None,
@@ -150,6 +153,7 @@ impl Console {
         let waker = machine.waker();
         let control = Control::new(machine.stop_flag(), Arc::new(move || waker.wake()));
         self.control = Some(control.clone());
+        self.networked = !board.nics.is_empty();
         self.vga = vga.clone();
         let handles = Handles {
             control: control.clone(),
@@ -253,7 +257,7 @@ impl Console {
         let Some(control) = &self.control else {
             return Err(Failure::internal("the console has not been started"));
         };
-        let waits = || self.sources.load(Ordering::Relaxed) > 0;
+        let waits = || self.networked || self.sources.load(Ordering::Relaxed) > 0;
         control
             .run(machine, budget, waits)
             .map_err(Failure::internal)
