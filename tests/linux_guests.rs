@@ -58,6 +58,7 @@ fn user_space(
          sha256sum /bin/busybox\n\
          for i in 1 2; do sleep 1; done\n\
          ls /sys/bus/pci/devices\n\
+         grep timer /proc/interrupts\n\
          {}",
         setup.script
     );
@@ -72,6 +73,10 @@ fn user_space(
     assert!(text.contains(&greeting), "{text}");
     assert!(text.contains(&host_hash(&kernel.busybox())), "{text}");
     assert!(text.contains("0000:00:01.1"), "the PCI bus: {text}");
+    assert!(
+        text.contains("IO-APIC   2-edge"),
+        "the timer's line: {text}"
+    );
     Some(outcome)
 }
 

@@ -35,10 +35,6 @@ const HARMLESS: &[&str] = &[
     "fail to add MMCONFIG information",
     // A file system with small inodes.
     "supports timestamps until 2038",
-    // A board with 8259As alone.
-    "ACPI: setting ELCR",
-    "not listed by the BIOS",
-    "not listed by BIOS",
 ];
 
 /// Words of a kernel in trouble, wherever they stand.
