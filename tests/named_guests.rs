@@ -104,6 +104,11 @@ fn isolinux_boots_linux_from_the_same_image_as_a_disk() {
 }
 
 #[test]
+fn isolinux_boots_linux_from_the_same_image_as_a_virtio_disk() {
+    isolinux("isolinux-disk", Seat::Virtio, BootFrom::Disk);
+}
+
+#[test]
 fn the_table_is_sound_and_apt_knows_every_package() {
     for (n, guest) in catalogue::ALL.iter().enumerate() {
         let before = &catalogue::ALL[..n];

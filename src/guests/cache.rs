@@ -10,7 +10,7 @@
 //! ```
 
 use super::catalogue::Guest;
-use super::{Error, at, initramfs};
+use super::{Error, at, initramfs, recipe};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -184,7 +184,8 @@ fn read_manifest(directory: &Path) -> Option<Manifest> {
 fn recipe_of(guest: &Guest) -> u64 {
     let table = format!("{guest:?}");
     let seed = fnv(FNV, table.as_bytes());
-    fnv(seed, initramfs::RECIPE.as_bytes())
+    let seed = fnv(seed, initramfs::RECIPE.as_bytes());
+    fnv(seed, recipe::RECIPE.as_bytes())
 }
 
 const FNV: u64 = 0xcbf2_9ce4_8422_2325;

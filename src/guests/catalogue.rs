@@ -161,6 +161,29 @@ pub const ALL: &[Guest] = &[
         boot: LINUX,
     },
     Guest {
+        name: "debian",
+        about: "Debian's base system with systemd, made by debootstrap; root has no password",
+        sources: &[kernel(CLOUD_KERNEL, Amd64), busybox(Amd64)],
+        steps: &[
+            Step::Initramfs("initrd"),
+            Step::Debian("debian.img"),
+            Step::Remove("busybox"),
+        ],
+        boot: &[
+            "-m",
+            "512",
+            "-kernel",
+            "{}/vmlinuz",
+            "-initrd",
+            "{}/initrd",
+            "-append",
+            "console=ttyS0 quiet panic=-1 root=/dev/vda",
+            "-drive",
+            "file={}/debian.img,if=virtio,format=raw",
+            "-snapshot",
+        ],
+    },
+    Guest {
         name: "debian-installer-amd64",
         about: "the installer of Debian (x86-64), on the serial port",
         sources: &[source(

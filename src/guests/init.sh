@@ -1,17 +1,12 @@
 #!/bin/busybox sh
-# The first program: mounts what a shell needs, loads drivers for the devices there are, and gives
-# a shell on the console. When the shell ends, the machine is switched off.
+# The first program: loads drivers for the devices there are. If the kernel's command line names a
+# disk with `root=`, that system is started. Otherwise there is a shell on the console, and when it
+# ends, the machine is switched off.
 export PATH=/sbin:/bin:/usr/sbin:/usr/bin HOME=/root TERM="${TERM:-linux}"
 /bin/busybox --install -s
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
-mkdir -p /dev/pts /dev/shm
-mount -t devpts pts /dev/pts
-mount -t tmpfs shm /dev/shm
-mount -t tmpfs tmp /tmp
-mount -t tmpfs run /run
-hostname metaphrase
 echo 3 > /proc/sys/kernel/printk
 
 drivers() {
@@ -24,6 +19,35 @@ if [ -e /sys/class/scsi_host/host0 ]; then
     modprobe -abq sd_mod sr_mod 2> /dev/null
 fi
 
+# What stands after `root=`, and whether the word `ro` is there.
+root= access=rw
+for word in $(cat /proc/cmdline); do
+    case "$word" in
+        root=*) root="${word#root=}" ;;
+        ro) access=ro ;;
+    esac
+done
+if [ -n "$root" ]; then
+    tries=50
+    until [ -b "$root" ] || [ "$tries" = 0 ]; do
+        sleep 0.2
+        tries=$((tries - 1))
+    done
+    if mount -t ext4 -o "$access" "$root" /mnt; then
+        for directory in dev sys proc; do
+            mount --move "/$directory" "/mnt/$directory"
+        done
+        exec switch_root /mnt /sbin/init
+    fi
+    echo "There is no system to start on $root."
+fi
+
+mkdir -p /dev/pts /dev/shm
+mount -t devpts pts /dev/pts
+mount -t tmpfs shm /dev/shm
+mount -t tmpfs tmp /tmp
+mount -t tmpfs run /run
+hostname metaphrase
 ifconfig lo up
 for device in /sys/class/net/e*; do
     [ -e "$device" ] || continue

@@ -3,7 +3,7 @@
 use super::iso::{Boot, Iso};
 use super::{Error, at, fetch, initramfs, run};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// One step. Names are those of files in the guest's directory.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +16,8 @@ pub enum Step {
     Floppy(&'static str),
     /// Makes `isolinux.iso`, which is a CD and a disk, of isolinux's files, `vmlinuz` and `initrd`.
     Isolinux,
+    /// Makes a disk of that name with Debian's base system.
+    Debian(&'static str),
     /// Removes a file that only served to make another.
     Remove(&'static str),
 }
@@ -23,6 +25,12 @@ pub enum Step {
 /// The configuration of isolinux: Linux, on the serial port, at once.
 const ISOLINUX: &str = "SERIAL 0 115200\nDEFAULT linux\nPROMPT 0\nLABEL linux\n\
     KERNEL /boot/vmlinuz\nINITRD /boot/initrd\nAPPEND console=ttyS0 quiet panic=-1\n";
+
+/// Makes a disk with Debian's base system.
+const DEBIAN: &str = include_str!("debian.sh");
+
+/// Changes when what is made here changes.
+pub(super) const RECIPE: &str = DEBIAN;
 
 /// Carries out a step in a guest's directory.
 pub(super) fn carry_out(step: &Step, directory: &Path) -> Result<(), Error> {
@@ -63,9 +71,34 @@ pub(super) fn carry_out(step: &Step, directory: &Path) -> Result<(), Error> {
             };
             write("isolinux.iso", &iso.finish(Some(boot))?)
         }
+        Step::Debian(name) => debian(&directory.join(name)),
         Step::Remove(name) => {
             let path = directory.join(name);
             fs::remove_file(&path).map_err(at(&path))
         }
+    }
+}
+
+/// The base system needs two tools, and root's rights for the scripts of its packages.
+fn debian(image: &Path) -> Result<(), Error> {
+    let there = |tool: &&str| {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let usual = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+        let mut places = std::env::split_paths(&path).chain(usual);
+        places.any(|place| place.join(tool).exists())
+    };
+    let needed = ["debootstrap", "mke2fs"];
+    if !needed.iter().all(there) || !rustix::process::geteuid().is_root() {
+        return Err(Error::Content(
+            "this guest is made by debootstrap and mke2fs (package e2fsprogs) in root's hands"
+                .into(),
+        ));
+    }
+    let mut command = run::command("sh");
+    command.args(["-c", DEBIAN, "debian.sh"]).arg(image);
+    let out = run::output("sh", &mut command)?;
+    match out.status.success() {
+        true => Ok(()),
+        false => Err(run::failed("debootstrap", &out.stderr)),
     }
 }

@@ -16,6 +16,8 @@
 
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
+pub mod user_space;
+
 use metaphrase_devices::keyboard::keys::Key;
 use metaphrase_devices::serial::SerialSink;
 use metaphrase_runtime::machine::TimeMode;
