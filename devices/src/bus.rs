@@ -54,6 +54,15 @@ pub trait BusDevice: Send {
         false
     }
 
+    /// Which accesses are quiet.
+    fn quiet(&self) -> QuietAccess {
+        if self.is_passive() {
+            QuietAccess::All
+        } else {
+            QuietAccess::None
+        }
+    }
+
     /// Reads a register again and again, as REP INS does. `into` is a whole number of accesses.
     fn read_many(&mut self, offset: u64, width: Width, into: &mut [u8]) {
         for unit in into.chunks_exact_mut(width.bytes() as usize) {
@@ -99,9 +108,59 @@ pub enum BusError {
     },
 }
 
+/// Accesses that lead to nothing but what they read, changes of interrupt lines, and writes to
+/// memory: no timer runs otherwise than before, and nothing answers elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum QuietAccess {
+    /// None can be relied on to be quiet.
+    None,
+    /// Reads.
+    Reads,
+    /// Reads and writes.
+    All,
+}
+
+/// A device about which somebody knows which accesses are quiet.
+struct Quiet {
+    device: Box<dyn BusDevice>,
+    quiet: QuietAccess,
+}
+
+/// Declares which accesses to a device are quiet.
+pub fn quiet(quiet: QuietAccess, device: Box<dyn BusDevice>) -> Box<dyn BusDevice> {
+    Box::new(Quiet { device, quiet })
+}
+
+impl BusDevice for Quiet {
+    fn read(&mut self, offset: u64, width: Width) -> u64 {
+        self.device.read(offset, width)
+    }
+
+    fn write(&mut self, offset: u64, width: Width, value: u64) {
+        self.device.write(offset, width, value);
+    }
+
+    fn is_passive(&self) -> bool {
+        self.device.is_passive()
+    }
+
+    fn quiet(&self) -> QuietAccess {
+        self.quiet
+    }
+
+    fn read_many(&mut self, offset: u64, width: Width, into: &mut [u8]) {
+        self.device.read_many(offset, width, into);
+    }
+
+    fn write_many(&mut self, offset: u64, width: Width, from: &[u8]) {
+        self.device.write_many(offset, width, from);
+    }
+}
+
 /// An attached range.
 struct Range {
     len: u64,
+    quiet: QuietAccess,
     name: String,
     device: Box<dyn BusDevice>,
 }
@@ -110,6 +169,8 @@ struct Range {
 #[derive(Default)]
 pub struct Bus {
     ranges: BTreeMap<u64, Range>,
+    /// There was an access that is not quiet.
+    loud: bool,
 }
 
 impl std::fmt::Debug for Bus {
@@ -154,6 +215,7 @@ impl Bus {
             start,
             Range {
                 len,
+                quiet: device.quiet(),
                 name: name.to_string(),
                 device,
             },
@@ -168,12 +230,12 @@ impl Bus {
 
     /// Reads. Bytes that no device covers read as ones.
     pub fn read(&mut self, addr: u64, width: Width) -> u64 {
-        if let Some((offset, device)) = self.find(addr, width) {
+        if let Some((offset, device)) = self.find(addr, width, QuietAccess::Reads) {
             return device.read(offset, width) & width.ones();
         }
         let mut value = 0;
         for i in 0..width.bytes() {
-            let byte = match self.find(addr.wrapping_add(i), Width::Byte) {
+            let byte = match self.find(addr.wrapping_add(i), Width::Byte, QuietAccess::Reads) {
                 Some((offset, device)) => device.read(offset, Width::Byte) & 0xff,
                 None => 0xff,
             };
@@ -184,13 +246,15 @@ impl Bus {
 
     /// Writes. Bytes that no device covers go nowhere. Whether there was a device.
     pub fn write(&mut self, addr: u64, width: Width, value: u64) -> bool {
-        if let Some((offset, device)) = self.find(addr, width) {
+        if let Some((offset, device)) = self.find(addr, width, QuietAccess::All) {
             device.write(offset, width, value & width.ones());
             return true;
         }
         let mut any = false;
         for i in 0..width.bytes() {
-            if let Some((offset, device)) = self.find(addr.wrapping_add(i), Width::Byte) {
+            if let Some((offset, device)) =
+                self.find(addr.wrapping_add(i), Width::Byte, QuietAccess::All)
+            {
                 device.write(offset, Width::Byte, value >> (8 * i) & 0xff);
                 any = true;
             }
@@ -198,15 +262,20 @@ impl Bus {
         any
     }
 
+    /// Whether there was an access that is not quiet since this was last asked.
+    pub fn take_loud(&mut self) -> bool {
+        std::mem::take(&mut self.loud)
+    }
+
     /// Whether the address belongs to a device that says [`BusDevice::is_passive`].
     pub fn is_passive(&mut self, addr: u64) -> bool {
-        self.find(addr, Width::Byte)
+        self.find(addr, Width::Byte, QuietAccess::None)
             .is_some_and(|(_, device)| device.is_passive())
     }
 
     /// Reads one address again and again, as REP INS does. `into` is a whole number of accesses.
     pub fn read_many(&mut self, addr: u64, width: Width, into: &mut [u8]) {
-        if let Some((offset, device)) = self.find(addr, width) {
+        if let Some((offset, device)) = self.find(addr, width, QuietAccess::Reads) {
             return device.read_many(offset, width, into);
         }
         for unit in into.chunks_exact_mut(width.bytes() as usize) {
@@ -216,7 +285,7 @@ impl Bus {
 
     /// Writes one address again and again, as REP OUTS does.
     pub fn write_many(&mut self, addr: u64, width: Width, from: &[u8]) {
-        if let Some((offset, device)) = self.find(addr, width) {
+        if let Some((offset, device)) = self.find(addr, width, QuietAccess::All) {
             return device.write_many(offset, width, from);
         }
         for unit in from.chunks_exact(width.bytes() as usize) {
@@ -224,11 +293,19 @@ impl Bus {
         }
     }
 
-    fn find(&mut self, addr: u64, width: Width) -> Option<(u64, &mut dyn BusDevice)> {
+    /// The device that has the whole access, and where it is there; `kind` is what would have to
+    /// be quiet.
+    fn find(
+        &mut self,
+        addr: u64,
+        width: Width,
+        kind: QuietAccess,
+    ) -> Option<(u64, &mut dyn BusDevice)> {
         let (start, range) = self.ranges.range_mut(..=addr).next_back()?;
         let offset = addr - start;
-        (offset < range.len && range.len - offset >= width.bytes())
-            .then_some((offset, &mut *range.device))
+        let inside = offset < range.len && range.len - offset >= width.bytes();
+        self.loud |= inside && range.quiet < kind;
+        inside.then_some((offset, &mut *range.device))
     }
 }
 

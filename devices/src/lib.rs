@@ -39,7 +39,7 @@ pub mod vga;
 pub mod virtio;
 
 pub use block::{BlockBackend, BlockError, MemoryDisk};
-pub use bus::{Bus, BusDevice, BusError, Width};
+pub use bus::{Bus, BusDevice, BusError, QuietAccess, Width, quiet};
 pub use image::{ImageError, ImageOptions};
 pub use lines::{Gate, InterruptLine, NotConnected, WiredOr};
 pub use shared::{PortDevice, PortView, Shared};

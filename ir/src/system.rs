@@ -99,6 +99,17 @@ system_ops! {
     PortString "port_string" leaves "INS (n = 0) or OUTS (n = 1) at the operand size; m: bits 0 to 3 the address size in bytes, bit 4 REP, bits 5 to 7 the segment of OUTS. a is the PC of the instruction itself: RIP while REP has more to do.";
 }
 
+impl SystemKind {
+    /// Whether it may set RFLAGS.IF or TF, so that something that waits may come after it.
+    pub const fn opens_window(self) -> bool {
+        use SystemKind::*;
+        matches!(
+            self,
+            Iret | Syscall | Sysret | Sysenter | Sysexit | Sti | Popf
+        )
+    }
+}
+
 /// The descriptor of [`crate::Helper::System`], packed into a `u32`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SystemOp {

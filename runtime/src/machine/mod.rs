@@ -96,6 +96,9 @@ pub struct Parts {
     pub apic_id: Option<u8>,
     /// That local APIC, if it is more than an identifier.
     pub apic: Option<Box<dyn LocalApic>>,
+    /// The level of the interrupt line, kept up to date by whoever drives it:
+    /// [`SystemEnv::interrupt`].
+    pub interrupt: Option<Arc<AtomicBool>>,
     /// Set by what requests a system-management interrupt; cleared as the CPU takes it.
     pub smi: Arc<AtomicBool>,
     /// What the board tells the processor.
@@ -129,6 +132,7 @@ impl Parts {
             cpu,
             apic_id: None,
             apic: None,
+            interrupt: None,
             smi: Arc::default(),
             pins: Arc::default(),
             chipset: None,
@@ -181,6 +185,7 @@ impl Machine {
         let mut system = SystemEnv::new(parts.ports, parts.clock.clone());
         system.apic_id = parts.apic_id;
         system.apic = parts.apic;
+        system.interrupt = parts.interrupt;
         system.ignore_msrs = parts.ignore_msrs;
         // The counter counts nanoseconds, of either clock.
         system.rates = Some(ClockRates {
@@ -345,7 +350,12 @@ impl Machine {
             if self.vcpu.state.sys.activity == Activity::Shutdown {
                 return Ok(MachineStop::Shutdown);
             }
-            let left = end.saturating_sub(self.instructions());
+            let instructions = self.instructions();
+            let sys = &mut self.vcpu.state.sys;
+            if sys.shadow_from != instructions {
+                sys.shadow = Shadow::None;
+            }
+            let left = end.saturating_sub(instructions);
             if left == 0 {
                 return Ok(MachineStop::Budget);
             }

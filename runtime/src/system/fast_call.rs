@@ -46,7 +46,6 @@ fn enter(cx: &Cx, cpl: u8, (cs, ss): (u16, u16), width: Width, rip: u64) {
     let s = cx.state();
     s.rip = rip;
     s.sys.cpl = cpl;
-    s.sys.look = true;
     cx.changed();
 }
 

@@ -55,7 +55,7 @@ pub(super) fn sti(cx: &Cx, _op: SystemOp, _a: u64, _b: u64, _next: u64) -> Outco
     }
     if flag == IF && s.sysflags & IF == 0 {
         s.sys.shadow = Shadow::Sti;
-        s.sys.look = true;
+        s.sys.shadow_from = cx.env().instructions(s);
     }
     s.sysflags |= flag;
     Ok(0)
@@ -117,9 +117,6 @@ pub(super) fn popf(cx: &Cx, op: SystemOp, a: u64, b: u64, _next: u64) -> Outcome
     set_stack_pointer(cx, b);
     if (old ^ s.sysflags) & AC != 0 {
         cx.changed();
-    }
-    if s.sysflags & !old & IF != 0 || s.sysflags & TF != 0 {
-        s.sys.look = true;
     }
     Ok(0)
 }

@@ -22,8 +22,9 @@ const ALL: u64 = LOW | HIGH | sysflags::IF | sysflags::IOPL | sysflags::VM | VIF
 /// IRET.
 pub(super) fn iret(cx: &Cx, op: SystemOp, _a: u64, _b: u64, _next: u64) -> Outcome {
     // Even an IRET that faults ends the handling of an NMI (SDM volume 3, 6.7.1 and 25.3).
-    cx.sys().nmi_blocked = false;
-    cx.sys().look = true;
+    if std::mem::take(&mut cx.sys().nmi_blocked) {
+        cx.sys().look = true;
+    }
     match mode::level(cx.state()) {
         Level::Real => unprotected(cx, op.size, LOW | sysflags::IF | sysflags::IOPL)?,
         Level::V86 => virtual_8086(cx, op.size)?,

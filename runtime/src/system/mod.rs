@@ -48,10 +48,11 @@ use crate::memory::Paged;
 pub(crate) use cpuid::cpuid;
 pub use fault::Fault;
 use metaphrase_devices::Bus;
-use metaphrase_ir::{SegmentAccess, SystemKind, SystemOp};
+use metaphrase_ir::{SegmentAccess, SystemKind, SystemOp, sysflags};
 pub use state::{
     Activity, Shadow, SystemSegment, SystemState, TableRegister, attr, cr0, cr4, efer,
 };
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a system instruction gives: its result, or the fault that it raises instead.
@@ -145,6 +146,10 @@ pub struct SystemEnv {
     pub apic_id: Option<u8>,
     /// That local APIC, if it is more than an identifier.
     pub apic: Option<Box<dyn LocalApic>>,
+    /// The level of the interrupt line, if whoever drives it keeps this up to date from one
+    /// instruction to the next, and the quiet ones of the ports are declared so. Otherwise whatever
+    /// may lead to an interrupt returns to the machine, which asks.
+    pub interrupt: Option<Arc<AtomicBool>>,
     /// The frequencies that CPUID tells, if it is to tell them.
     pub rates: Option<ClockRates>,
 }
@@ -164,6 +169,7 @@ impl SystemEnv {
             ignore_msrs: false,
             apic_id: None,
             apic: None,
+            interrupt: None,
             rates: None,
         }
     }
@@ -171,6 +177,18 @@ impl SystemEnv {
     /// The I/O ports.
     pub fn ports(&self) -> MutexGuard<'_, Bus> {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an interrupt may be waiting.
+    pub fn may_be_interrupted(&self) -> bool {
+        let line = self.interrupt.as_ref();
+        line.is_none_or(|level| level.load(Ordering::Relaxed))
+    }
+
+    /// Whether an access to ports since this was last asked may be followed by more than an
+    /// interrupt.
+    fn take_loud(&self) -> bool {
+        self.interrupt.is_none() || self.ports().take_loud()
     }
 }
 
@@ -200,6 +218,28 @@ impl Cx {
         let env = self.env();
         if let Some(system) = &env.system {
             system.clock.follow(env.instructions(self.state()));
+        }
+    }
+
+    /// Returns to the machine if something has come of an access to ports.
+    fn look_after_access(&self) {
+        let system = self.env().system.as_ref();
+        let loud = system.is_none_or(|system| system.take_loud());
+        // The memory that strings go to or come from may be a device too.
+        if self.paged().take_device_access() || loud {
+            // A device may have something to do at another time than before.
+            self.sys().look = true;
+        }
+        self.look_if_due();
+    }
+
+    /// Returns to the machine if an interrupt or a single step may be due.
+    fn look_if_due(&self) {
+        let s = self.state();
+        let system = self.env().system.as_ref();
+        let may = || system.is_none_or(|system| system.may_be_interrupted());
+        if s.sysflags & sysflags::TF != 0 || s.sysflags & sysflags::IF != 0 && may() {
+            s.sys.look = true;
         }
     }
 
@@ -301,15 +341,15 @@ fn carry_out(cx: &Cx, op: SystemOp, a: u64, b: u64, next: u64) -> Outcome {
         SystemKind::In | SystemKind::Out | SystemKind::PortString
     ) {
         cx.follow_time();
-        // A device may have raised an interrupt, or have something to do at another time.
-        cx.sys().look = true;
         let _doing = cx.env().doing.during(Doing::Devices);
         let outcome = function(cx, op, a, b, next);
-        // Memory that strings go to or come from may be a device too; there is a look already.
-        cx.paged().take_device_access();
+        cx.look_after_access();
         return outcome;
     }
     let outcome = function(cx, op, a, b, next);
+    if op.kind.opens_window() {
+        cx.look_if_due();
+    }
     if cx.paged().take_device_access() {
         cx.sys().look = true;
     }

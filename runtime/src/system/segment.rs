@@ -172,6 +172,7 @@ fn load_with_shadow(cx: &Cx, n: usize, segment: SystemSegment) {
     set(cx, n, segment);
     if n == SS {
         cx.sys().shadow = Shadow::MovSs;
+        cx.sys().shadow_from = cx.env().instructions(cx.state());
         cx.sys().look = true;
     }
     cx.changed();

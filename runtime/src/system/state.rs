@@ -198,6 +198,8 @@ pub struct SystemState {
     pub cpl: u8,
     /// What must not come before the next instruction is done.
     pub shadow: Shadow,
+    /// The number of instructions executed when the shadow began: after another it is over.
+    pub shadow_from: u64,
     /// Whether it executes.
     pub activity: Activity,
     /// In system-management mode.
@@ -271,6 +273,7 @@ impl SystemState {
         SystemState {
             mode_changed: false,
             look: false,
+            shadow_from: 0,
             ..*self
         }
     }
@@ -317,6 +320,7 @@ impl SystemState {
             },
             cpl: 0,
             shadow: Shadow::None,
+            shadow_from: 0,
             activity: Activity::Running,
             smm: false,
             nmi_blocked: false,

@@ -21,6 +21,8 @@ pub(super) struct Irqs {
     pub(super) pic: Shared<Pic>,
     pub(super) apics: Shared<Apics>,
     requests: Arc<[WiredOr; 16]>,
+    /// The level of the line to the processor.
+    pub(super) level: Arc<AtomicBool>,
 }
 
 impl Irqs {
@@ -33,9 +35,10 @@ impl Irqs {
             // The one processor is not one that waits for others to start it.
             CpuSignal::Startup(_) => {}
         };
+        let level = Arc::new(AtomicBool::new(false));
+        let line = level.clone();
         let cpu = CpuPins {
-            // The machine asks.
-            interrupt: Box::new(NotConnected),
+            interrupt: Box::new(move |high| line.store(high, Ordering::Relaxed)),
             signal: Box::new(signal),
         };
         let apics = Shared::new(Apics::new(clock, vec![cpu]));
@@ -57,6 +60,7 @@ impl Irqs {
             pic,
             apics,
             requests: Arc::new(requests),
+            level,
         }
     }
 

@@ -13,7 +13,7 @@ use metaphrase_devices::pit::Pit;
 use metaphrase_devices::rtc::Rtc;
 use metaphrase_devices::serial::{Serial, SerialSink};
 use metaphrase_devices::system_ports::{self, FastA20, FpuError, PostCode};
-use metaphrase_devices::{Bus, Gate, InterruptLine, Shared, Timed, WiredOr};
+use metaphrase_devices::{Bus, Gate, InterruptLine, QuietAccess, Shared, Timed, WiredOr, quiet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -78,29 +78,79 @@ pub(super) fn build(
         },
     ));
 
-    ports.attach(0x00, 0x10, "8237A", dma.port(dma::FIRST))?;
+    ports.attach(
+        0x00,
+        0x10,
+        "8237A",
+        quiet(QuietAccess::All, dma.port(dma::FIRST)),
+    )?;
     for base in [0x20, 0xa0, 0x4d0] {
-        ports.attach(base, 2, "8259A", irqs.pic.port(base as u16))?;
+        ports.attach(
+            base,
+            2,
+            "8259A",
+            quiet(QuietAccess::All, irqs.pic.port(base as u16)),
+        )?;
     }
-    ports.attach(0x40, 4, "8254", pit.port(0x40))?;
+    ports.attach(0x40, 4, "8254", quiet(QuietAccess::Reads, pit.port(0x40)))?;
     ports.attach(0x60, 1, "8042", keyboard.port(keyboard::DATA))?;
-    ports.attach(0x61, 1, "port B", pit.port(0x61))?;
-    ports.attach(0x64, 1, "8042", keyboard.port(keyboard::COMMAND))?;
+    ports.attach(0x61, 1, "port B", quiet(QuietAccess::Reads, pit.port(0x61)))?;
+    ports.attach(
+        0x64,
+        1,
+        "8042",
+        quiet(QuietAccess::Reads, keyboard.port(keyboard::COMMAND)),
+    )?;
     ports.attach(0x70, 2, "MC146818A", rtc.port(0x70))?;
-    ports.attach(0x80, 1, "POST", post.port(system_ports::POST))?;
-    ports.attach(0x81, 0xf, "DMA pages", dma.port(dma::PAGES + 1))?;
-    ports.attach(0x92, 1, "port A", fast_a20.port(system_ports::FAST_A20))?;
-    ports.attach(0xb2, 2, "APM", pm.port(acpi_pm::APM_CONTROL))?;
-    ports.attach(0xc0, 0x20, "8237A", dma.port(dma::SECOND))?;
-    let fpu_port = fpu_error.port(system_ports::FPU_ERROR);
+    ports.attach(
+        0x80,
+        1,
+        "POST",
+        quiet(QuietAccess::All, post.port(system_ports::POST)),
+    )?;
+    ports.attach(
+        0x81,
+        0xf,
+        "DMA pages",
+        quiet(QuietAccess::All, dma.port(dma::PAGES + 1)),
+    )?;
+    ports.attach(
+        0x92,
+        1,
+        "port A",
+        quiet(QuietAccess::Reads, fast_a20.port(system_ports::FAST_A20)),
+    )?;
+    ports.attach(
+        0xb2,
+        2,
+        "APM",
+        quiet(QuietAccess::Reads, pm.port(acpi_pm::APM_CONTROL)),
+    )?;
+    ports.attach(
+        0xc0,
+        0x20,
+        "8237A",
+        quiet(QuietAccess::All, dma.port(dma::SECOND)),
+    )?;
+    let fpu_port = quiet(QuietAccess::All, fpu_error.port(system_ports::FPU_ERROR));
     ports.attach(0xf0, 2, "FPU error", fpu_port)?;
     if let Some(serial) = &second_serial {
-        ports.attach(0x2f8, 8, "16550A", serial.port(0))?;
+        ports.attach(0x2f8, 8, "16550A", quiet(QuietAccess::All, serial.port(0)))?;
     }
     // 3F6h between them belongs to IDE.
-    ports.attach(0x3f2, 4, "82077AA", floppy.port(0x3f2))?;
-    ports.attach(0x3f7, 1, "82077AA", floppy.port(0x3f7))?;
-    ports.attach(0x3f8, 8, "16550A", serial.port(0))?;
+    ports.attach(
+        0x3f2,
+        4,
+        "82077AA",
+        quiet(QuietAccess::All, floppy.port(0x3f2)),
+    )?;
+    ports.attach(
+        0x3f7,
+        1,
+        "82077AA",
+        quiet(QuietAccess::All, floppy.port(0x3f7)),
+    )?;
+    ports.attach(0x3f8, 8, "16550A", quiet(QuietAccess::All, serial.port(0)))?;
     let mut mmio = site.memory.mmio();
     mmio.attach(HPET_BASE, hpet::LEN, "HPET", Box::new(hpet.clone()))?;
 

@@ -38,7 +38,7 @@ use metaphrase_devices::serial::Serial;
 use metaphrase_devices::system_ports::{DebugConsole, DebugExit, PostCode};
 use metaphrase_devices::vga::Vga;
 use metaphrase_devices::virtio::{Balloon, Console, Net, Rng, VirtioPci};
-use metaphrase_devices::{Bus, Clock, GuestMemory, Shared};
+use metaphrase_devices::{Bus, Clock, GuestMemory, QuietAccess, Shared, quiet};
 pub use pins::Pins;
 use slots::Slots;
 use std::sync::Arc;
@@ -220,7 +220,7 @@ pub fn pc(config: PcConfig) -> Result<(Parts, Board), PcError> {
         fw_cfg::BASE.into(),
         fw_cfg::PORTS,
         "fw_cfg",
-        Box::new(settings.clone()),
+        quiet(QuietAccess::All, Box::new(settings.clone())),
     )?;
     resets.push(Box::new(move || settings.lock().reset()));
     let config_ports = ConfigPorts {
@@ -231,7 +231,7 @@ pub fn pc(config: PcConfig) -> Result<(Parts, Board), PcError> {
         pci::ADDRESS.into(),
         pci::PORTS,
         "PCI",
-        Box::new(config_ports),
+        quiet(QuietAccess::Reads, Box::new(config_ports)),
     )?;
     {
         let mut mmio = memory.mmio();
@@ -242,7 +242,12 @@ pub fn pc(config: PcConfig) -> Result<(Parts, Board), PcError> {
     let mut parts = Parts::new(memory, config.cpu, config.options);
     if let Some(sink) = config.debug_console {
         let console = Shared::new(DebugConsole::new(sink));
-        ports.attach(0x402, 1, "debug console", console.port(0x402))?;
+        ports.attach(
+            0x402,
+            1,
+            "debug console",
+            quiet(QuietAccess::All, console.port(0x402)),
+        )?;
     }
     if let Some(port) = config.debug_exit {
         let stop = parts.stop.clone();
@@ -256,6 +261,7 @@ pub fn pc(config: PcConfig) -> Result<(Parts, Board), PcError> {
     parts.tables = tables;
     parts.ports = ports;
     parts.interrupts = Some(Box::new(Interrupts(site.irqs.clone())));
+    parts.interrupt = Some(site.irqs.level.clone());
     parts.apic_id = Some(0);
     parts.apic = Some(Box::new(ProcessorApic {
         apics: site.irqs.apics.clone(),

@@ -12,7 +12,7 @@ use metaphrase_devices::pci::{PciAddress, PciHost, ROM_INDEX};
 use metaphrase_devices::piix::{IsaBridge, PowerFunction};
 use metaphrase_devices::vga::{self, Vga};
 use metaphrase_devices::virtio::{self, Blk, VirtioDevice, VirtioPci};
-use metaphrase_devices::{Bus, Shared};
+use metaphrase_devices::{Bus, QuietAccess, Shared, quiet};
 use std::collections::BTreeMap;
 
 /// The host bridge.
@@ -54,7 +54,8 @@ impl Slots {
 
     pub(super) fn add_power(&mut self, pm: Shared<AcpiPm>, power: Shared<PowerFunction>) {
         self.host.lock().add(POWER, Box::new(power));
-        let ranges: Ranges = Box::new(move |_| Some(Box::new(pm.clone())));
+        let ranges: Ranges =
+            Box::new(move |_| Some(quiet(QuietAccess::Reads, Box::new(pm.clone()))));
         self.ranges.insert(POWER, ranges);
     }
 
@@ -64,13 +65,18 @@ impl Slots {
         let ide = Shared::new(Ide::new(site.master(), lines));
         for n in 0..2 {
             let (command, control) = (ide::COMMAND_BLOCKS[n], ide::CONTROL_BLOCKS[n]);
-            let block = ide.command_block(n);
+            let block = quiet(QuietAccess::All, ide.command_block(n));
             ports.attach(command.into(), ide::COMMAND_PORTS, "IDE", block)?;
-            ports.attach(control.into(), 1, "IDE", ide.control_block(n))?;
+            ports.attach(
+                control.into(),
+                1,
+                "IDE",
+                quiet(QuietAccess::All, ide.control_block(n)),
+            )?;
         }
         self.host.lock().add(IDE, Box::new(ide.clone()));
         let master = ide.clone();
-        let ranges: Ranges = Box::new(move |_| Some(master.bus_master()));
+        let ranges: Ranges = Box::new(move |_| Some(quiet(QuietAccess::All, master.bus_master())));
         self.ranges.insert(IDE, ranges);
         let reset = ide.clone();
         self.resets.push(Box::new(move || reset.lock().reset()));
@@ -97,9 +103,19 @@ impl Slots {
         let at = self.slot()?;
         let vga = Vga::new(site.time.clone(), display.memory, display.rom);
         let vga = Shared::new(vga);
-        ports.attach(vga::BASE.into(), vga::PORTS, "VGA", vga.port(vga::BASE))?;
+        ports.attach(
+            vga::BASE.into(),
+            vga::PORTS,
+            "VGA",
+            quiet(QuietAccess::All, vga.port(vga::BASE)),
+        )?;
         let (dispi, len) = (vga::DISPI_PORT, vga::DISPI_PORTS);
-        ports.attach(dispi.into(), len, "DISPI", vga.dispi())?;
+        ports.attach(
+            dispi.into(),
+            len,
+            "DISPI",
+            quiet(QuietAccess::All, vga.dispi()),
+        )?;
         let mut mmio = site.memory.mmio();
         mmio.attach(VIDEO.0, VIDEO.1, "VGA", vga.window())?;
         self.host.lock().add(at, Box::new(vga.clone()));
