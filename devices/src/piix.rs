@@ -8,7 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::acpi_pm;
-use crate::pci::{ConfigSpace, ConfigState, FIXED_INDEX, Mapping, PciFunction};
+use crate::pci::{COMMAND, ConfigSpace, ConfigState, FIXED_INDEX, Mapping, PciFunction, STATUS};
 
 const ROUTES: u8 = 0x60;
 const ROUTE_OFF: u8 = 0x80;
@@ -39,6 +39,10 @@ impl IsaBridge {
     pub fn new(irq: Box<dyn Fn(u8, bool) + Send>) -> IsaBridge {
         let mut config = ConfigSpace::new(0x8086, 0x7000, 0x06_0100, 0);
         config.set_multi_function();
+        // It always answers, and masters the bus for the DMA controllers; special cycles are a choice.
+        config.set(COMMAND, &[0x07]);
+        config.set_writable(COMMAND, &[0x08]);
+        config.set(STATUS, &[0x00, 0x02]);
         // I/O recovery, chip selects; routes; top of memory; motherboard devices; APIC base; SMI.
         config.set_writable(0x4c, &[0xff; 4]);
         config.set_writable(ROUTES, &[0x8f; 4]);
@@ -209,6 +213,16 @@ mod tests {
 
     fn take(log: &Log) -> Vec<(u8, bool)> {
         std::mem::take(&mut log.lock().unwrap())
+    }
+
+    #[test]
+    fn the_bridge_always_answers() {
+        let (mut bridge, _) = bridge();
+        assert_eq!(bridge.read_config(COMMAND), 0x0200_0007);
+        bridge.write_config(COMMAND, 0, u32::MAX);
+        assert_eq!(bridge.read_config(COMMAND), 0x0200_0007);
+        bridge.write_config(COMMAND, 0xff, 0xff);
+        assert_eq!(bridge.read_config(COMMAND), 0x0200_000f);
     }
 
     #[test]

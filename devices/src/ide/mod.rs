@@ -73,11 +73,13 @@ impl Ide {
         config.set_bar(BUS_MASTER_BAR, Bar::Io { size: 16 });
         config.set_writable(COMMAND, &[0x05]);
         config.set_writable(TIMING, &[0xff; 5]);
-        Ide {
+        let mut ide = Ide {
             config,
             channels: lines.map(Channel::new),
             memory,
-        }
+        };
+        ide.decode();
+        ide
     }
 
     /// Connects a disk as drive 0 or 1 of channel 0 or 1. False if there is no such place.
@@ -132,13 +134,15 @@ impl Ide {
     /// Switches the legacy ports and the bus master on, as firmware would.
     pub fn enable(&mut self) {
         self.config.set(COMMAND, &[0x05, 0]);
-        self.config.set(TIMING, &[0x00, DECODE, 0x00, DECODE]);
+        self.decode();
     }
 
-    /// A reset of the machine.
+    /// A reset of the machine. The PIIX3 decodes neither channel then; here both are on, for OVMF
+    /// sets the command register only, and waits a minute for each drive that reads as busy.
     pub fn reset(&mut self) {
         self.config.set(COMMAND, &[0, 0]);
         self.config.set(TIMING, &[0; 5]);
+        self.decode();
         for channel in &mut self.channels {
             channel.reset();
         }
@@ -158,6 +162,10 @@ impl Ide {
         for (channel, state) in self.channels.iter_mut().zip(state.channels) {
             channel.restore(state);
         }
+    }
+
+    fn decode(&mut self) {
+        self.config.set(TIMING, &[0x00, DECODE, 0x00, DECODE]);
     }
 
     /// The legacy ports of a channel answer.

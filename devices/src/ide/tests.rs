@@ -146,9 +146,11 @@ fn firmware_switches_the_ports_on() {
     rig.ide.lock().reset();
     assert_eq!(rig.get(0x1f7), 0xff);
     rig.ide.write_config(0x04, 0x5, 0xffff);
-    assert_eq!(rig.get(0x1f7), 0xff);
-    rig.ide.write_config(0x40, 0x8000, 0xffff);
+    assert_eq!((rig.get(0x1f7), rig.get(0x177)), (0x50, 0x7f));
+    rig.ide.write_config(0x40, 0x8000, !0);
     assert_eq!((rig.get(0x1f7), rig.get(0x177)), (0x50, 0xff));
+    rig.ide.write_config(0x40, 0, 0xffff);
+    assert_eq!(rig.get(0x1f7), 0xff);
     rig.ide.write_config(0x20, BUS_MASTER as u32, !0);
     let mapping = rig.ide.mappings()[0];
     assert_eq!(
