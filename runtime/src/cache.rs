@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use metaphrase_backend::CodeRef;
 use metaphrase_frontend::{Lifted, Mode};
 use metaphrase_ir::{GuestInsn, Region};
+use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 
 /// What a translation is found by.
@@ -81,8 +82,8 @@ pub struct Translation {
     pub version: u32,
     /// For the interpreter.
     pub program: Option<Box<Program>>,
-    /// The interpreter's direct exits: where each goes, and in which cache generation that held.
-    pub next: Vec<(u64, TransId)>,
+    /// The interpreter's direct exits: where each goes, and the version that it had.
+    pub next: Vec<(u32, TransId)>,
     /// Compiled code.
     pub code: Option<Code>,
     /// Whether more is under way.
@@ -141,16 +142,25 @@ pub struct Slot {
     pub linked: Option<TransId>,
 }
 
+/// A version that no translation has.
+const NO_VERSION: u32 = u32::MAX;
+
+/// Entries of the table that remembers what was found of late: a power of two.
+const RECENT: usize = 8192;
+
 /// The cache.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Cache {
     by_key: HashMap<Key, TransId>,
+    /// Ids found of late, by a cheap hash of their keys. They are hints: the translation's own key
+    /// tells whether one is right.
+    recent: Box<[Cell<u32>]>,
     by_page: HashMap<u64, Vec<TransId>>,
     by_host: BTreeMap<usize, TransId>,
     slab: Vec<Option<Translation>>,
     free: Vec<u32>,
     next_version: u32,
-    /// Counts removals: a remembered id is only good in the generation that it was found in.
+    /// Counts removals: while it stays the same, every id means what it meant.
     pub generation: u64,
     /// Link slots; those of dead code wait in `free_slots`.
     pub slots: Vec<Option<Slot>>,
@@ -170,10 +180,39 @@ impl Translation {
     }
 }
 
+impl Default for Cache {
+    fn default() -> Cache {
+        Cache {
+            by_key: HashMap::default(),
+            recent: vec![Cell::new(0); RECENT].into(),
+            by_page: HashMap::default(),
+            by_host: BTreeMap::default(),
+            slab: Vec::default(),
+            free: Vec::default(),
+            next_version: 0,
+            generation: 0,
+            slots: Vec::default(),
+            free_slots: HashMap::default(),
+            age: VecDeque::default(),
+        }
+    }
+}
+
 impl Cache {
     /// The translation for a key.
+    #[inline]
     pub fn find(&self, key: Key) -> Option<TransId> {
-        self.by_key.get(&key).copied()
+        // Blocks that lie together differ in the low bits of the PC, aliases in the address.
+        let index = (key.pc ^ key.pc >> 13 ^ key.address >> 12) as usize % RECENT;
+        let recent = &self.recent[index];
+        let hint = TransId(recent.get());
+        let found = self.slab.get(hint.0 as usize).and_then(Option::as_ref);
+        if found.is_some_and(|t| t.key == key) {
+            return Some(hint);
+        }
+        let id = self.by_key.get(&key).copied()?;
+        recent.set(id.0);
+        Some(id)
     }
 
     /// The translation.
@@ -194,6 +233,13 @@ impl Cache {
         self.slab[id.0 as usize]
             .as_mut()
             .expect("a live translation")
+    }
+
+    /// Whether the id means that version.
+    #[inline]
+    pub fn is_version(&self, id: TransId, version: u32) -> bool {
+        let t = self.slab.get(id.0 as usize).and_then(Option::as_ref);
+        t.is_some_and(|t| t.version == version)
     }
 
     /// The translation if the id still means that version.
@@ -221,7 +267,7 @@ impl Cache {
         lifted: &Lifted,
     ) -> TransId {
         let version = self.next_version;
-        self.next_version = self.next_version.wrapping_add(1);
+        self.next_version = (self.next_version + 1) % NO_VERSION;
         let exits = program.as_ref().map_or(0, |p| p.exits().len());
         let id = TransId(self.free.pop().unwrap_or_else(|| {
             self.slab.push(None);
@@ -232,7 +278,7 @@ impl Cache {
             pc,
             version,
             program,
-            next: vec![(u64::MAX, id); exits],
+            next: vec![(NO_VERSION, id); exits],
             code: None,
             progress: Progress::Idle,
             runs: 0,

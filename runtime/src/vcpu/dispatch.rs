@@ -173,12 +173,12 @@ impl Vcpu {
             self.stats.interp_indirect_exits += 1;
             return self.lookup_or_fault();
         }
-        let generation = self.cache.generation;
         let (seen, to) = self.cache.get(id).next[exit.slot as usize];
-        if seen == generation {
+        if self.cache.is_version(to, seen) {
             self.stats.interp_chain_hits += 1;
             return Ok(Next::Go(to));
         }
+        let generation = self.cache.generation;
         let next = self.lookup_or_fault()?;
         // Making the translation may have dropped all others, and `id` may be another's now.
         if let Next::Go(to) = next
@@ -188,7 +188,8 @@ impl Vcpu {
                 .get(id)
                 .may_link(self.cache.get(to).pc, self.cache.get(to))
         {
-            self.cache.get_mut(id).next[exit.slot as usize] = (generation, to);
+            let version = self.cache.get(to).version;
+            self.cache.get_mut(id).next[exit.slot as usize] = (version, to);
         }
         Ok(next)
     }
