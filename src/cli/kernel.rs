@@ -58,7 +58,8 @@ pub struct KernelArgs {
     /// deterministic time are the same.
     #[arg(long, value_name = "N", requires = "kernel", help_heading = "Boot")]
     pub kernel_seed: Option<u64>,
-    /// Firmware, which ends at 4 GiB, such as SeaBIOS; with `-kernel` it starts that (`-bios`).
+    /// Firmware, which ends at 4 GiB, such as SeaBIOS; with `-kernel` it starts that. Without either,
+    /// the SeaBIOS that is installed (`-bios`).
     #[arg(long, value_name = "FILE", help_heading = "Boot")]
     pub bios: Option<PathBuf>,
 }

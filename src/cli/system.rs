@@ -11,7 +11,7 @@ use metaphrase_runtime::machine::pc::{PcConfig, pc};
 use metaphrase_runtime::{Machine, MachineStop};
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A file that text is appended to.
@@ -25,7 +25,7 @@ impl SerialSink for LogFile {
 }
 
 /// Runs the command.
-pub fn run(args: SystemArgs) -> Result<i32, Failure> {
+pub fn run(mut args: SystemArgs) -> Result<i32, Failure> {
     let options = args.engine.options()?;
     let _log = logs::start(&args.engine.log, args.engine.log_file.as_deref())?;
     let time = match (args.icount, args.engine.tsc) {
@@ -35,7 +35,7 @@ pub fn run(args: SystemArgs) -> Result<i32, Failure> {
     };
     let ram = args.memory << 20;
     if args.boot.kernel.is_none() && args.boot.bios.is_none() {
-        return Err(Failure::usage("-kernel or -bios is needed, or both"));
+        args.boot.bios = Some(installed_firmware()?);
     }
     let kernel = args.boot.open(ram)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -121,6 +121,23 @@ pub fn run(args: SystemArgs) -> Result<i32, Failure> {
             exit::OK
         }
         MachineStop::Requested(status) => status as i32 & 0xff,
+    })
+}
+
+/// The SeaBIOS that is installed, for a machine that is told of neither firmware nor kernel.
+fn installed_firmware() -> Result<PathBuf, Failure> {
+    let places = ["/usr/share/seabios", "/usr/share/qemu"];
+    let found = places
+        .map(|place| Path::new(place).join("bios-256k.bin"))
+        .into_iter()
+        .find(|path| path.exists());
+    found.ok_or_else(|| Failure {
+        hint: Some(
+            "install the package seabios, or fetch it: metaphrase guest fetch seabios, then -bios \
+             \"$(metaphrase guest path seabios)/bios-256k.bin\""
+                .into(),
+        ),
+        ..Failure::usage("there is no firmware installed; -bios or -kernel is needed")
     })
 }
 
