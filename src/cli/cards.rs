@@ -1,6 +1,7 @@
 //! The cards in the PC's slots: display adapter and virtio devices.
 
 use super::Failure;
+use super::messages::say;
 use super::system::read;
 use clap::{Args, ValueEnum};
 use metaphrase_runtime::machine::pc::{Display, PcConfig};
@@ -44,15 +45,21 @@ const ROM: &str = "vgabios-stdvga.bin";
 const INSTALLED: &str = "/usr/share/seabios";
 
 impl CardArgs {
-    /// Puts the cards into a PC; `firmware` is the file of the firmware, if there is one.
+    /// Puts the cards into a PC; `firmware` is the file of the firmware, if there is one. The
+    /// display is `shown` somewhere.
     ///
     /// # Errors
     /// If a file cannot be read.
-    pub fn add_to(&self, config: &mut PcConfig, firmware: Option<&Path>) -> Result<(), Failure> {
+    pub fn add_to(
+        &self,
+        config: &mut PcConfig,
+        firmware: Option<&Path>,
+        shown: bool,
+    ) -> Result<(), Failure> {
         if self.vga == VgaArg::Std {
             let rom = match (&self.vga_rom, firmware) {
                 (Some(path), _) => read(path)?,
-                (None, Some(firmware)) => default_rom(firmware),
+                (None, Some(firmware)) => default_rom(firmware, shown),
                 // Nobody would run it.
                 (None, None) => Vec::new(),
             };
@@ -68,14 +75,20 @@ impl CardArgs {
     }
 }
 
-/// The option ROM that comes with the firmware. Without one the display works, but firmware shows
-/// nothing on it.
-fn default_rom(firmware: &Path) -> Vec<u8> {
+/// The option ROM that comes with the firmware. Without one the display works, but a BIOS shows
+/// nothing on it, which whoever looks at it is told.
+fn default_rom(firmware: &Path, shown: bool) -> Vec<u8> {
     let beside = firmware.with_file_name(ROM);
     let installed = Path::new(INSTALLED).join(ROM);
     let found = [beside, installed]
         .into_iter()
         .find_map(|path| std::fs::read(path).ok());
+    if found.is_none() && shown {
+        say!(
+            "metaphrase: there is no {ROM} beside the firmware or in {INSTALLED}: a BIOS shows \
+             nothing on the screen without it (--vga-rom FILE names one; Ctrl-A x ends)"
+        );
+    }
     found.unwrap_or_default()
 }
 

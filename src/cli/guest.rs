@@ -91,7 +91,7 @@ pub fn boot(args: BootArgs) -> Result<i32, Failure> {
         Err(error) => return Err(unavailable(error)),
     };
     let mut line: Vec<OsString> = vec!["metaphrase".into(), "system".into()];
-    line.extend(guest.options(&directory));
+    line.extend(guest.options(&directory, terminal_size()));
     line.extend(args.options);
     let quoted: Vec<String> = line.iter().map(|word| quote(word)).collect();
     say!("{}", quoted.join(" "));
@@ -101,6 +101,15 @@ pub fn boot(args: BootArgs) -> Result<i32, Failure> {
         Ok(_) => Err(Failure::usage("these are no options of metaphrase system")),
         Err(error) => Err(Failure::usage(super::one_line(&error))),
     }
+}
+
+/// The columns and rows of the terminal, if the guest will be on one that tells them.
+fn terminal_size() -> Option<(u16, u16)> {
+    if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
+        return None;
+    }
+    let size = crossterm::terminal::size().ok();
+    size.filter(|&(columns, rows)| columns > 0 && rows > 0)
 }
 
 /// The guest of that name, or a failure that tells the names.
@@ -234,7 +243,7 @@ mod tests {
     fn each_guests_options_are_those_of_system() {
         for guest in ALL {
             let mut line: Vec<OsString> = vec!["metaphrase".into(), "system".into()];
-            line.extend(guest.options(Path::new("/there")));
+            line.extend(guest.options(Path::new("/there"), Some((80, 25))));
             // Given again, each is overridden and not refused.
             line.extend(["-m", "64", "--engine", "interp"].map(OsString::from));
             let cli = Cli::try_parse_from(words::with_long_names(line));
@@ -244,6 +253,20 @@ mod tests {
             };
             assert_eq!(args.memory, 64, "{}", guest.name);
         }
+    }
+
+    #[test]
+    fn a_shell_on_the_serial_line_hears_of_the_size_of_the_terminal() {
+        let guest = Guest::named("linux").expect("it is in the table");
+        let line = |size| {
+            let options = guest.options(Path::new("/there"), size);
+            options[options.len() - 1].to_string_lossy().into_owned()
+        };
+        assert_eq!(line(None), "console=ttyS0 quiet panic=-1");
+        assert_eq!(
+            line(Some((132, 43))),
+            "console=ttyS0 quiet panic=-1 COLUMNS=132 LINES=43"
+        );
     }
 
     #[test]

@@ -60,7 +60,8 @@ pub fn run(mut args: SystemArgs) -> Result<i32, Failure> {
         config.debug_console = Some(debug_console(path, &console)?);
     }
     args.drives.connect(&mut config)?;
-    args.cards.add_to(&mut config, firmware)?;
+    let shown = console.shows_screen();
+    args.cards.add_to(&mut config, firmware, shown)?;
     args.network.add_to(&mut config)?;
     if let Some(kernel) = &kernel {
         kernel.offer(&mut config)?;

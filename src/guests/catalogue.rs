@@ -16,7 +16,8 @@ pub struct Guest {
     pub sources: &'static [Source],
     /// What is made of that.
     pub steps: &'static [Step],
-    /// The options of `metaphrase system` that boot it; `{}` stands for its directory.
+    /// The options of `metaphrase system` that boot it; `{}` stands for its directory, and
+    /// `{size}` for variables that tell the shell how large the terminal is.
     pub boot: &'static [&'static str],
 }
 
@@ -40,10 +41,17 @@ impl Guest {
         ALL.iter().find(|guest| guest.name == name)
     }
 
-    /// The options that boot it out of `directory`.
-    pub fn options(&self, directory: &std::path::Path) -> Vec<std::ffi::OsString> {
+    /// The options that boot it out of `directory`, on a terminal of so many columns and rows if
+    /// there is one. A serial line does not tell its size.
+    pub fn options(
+        &self,
+        directory: &std::path::Path,
+        terminal: Option<(u16, u16)>,
+    ) -> Vec<std::ffi::OsString> {
+        let size = terminal.map(|(columns, rows)| format!(" COLUMNS={columns} LINES={rows}"));
+        let size = size.unwrap_or_default();
         let option = |text: &&str| match text.split_once("{}") {
-            None => text.into(),
+            None => text.replace("{size}", &size).into(),
             Some((before, after)) => {
                 let mut option = std::ffi::OsString::from(before);
                 option.push(directory);
@@ -127,7 +135,7 @@ const LINUX: &[&str] = &[
     "-initrd",
     "{}/initrd",
     "-append",
-    "console=ttyS0 quiet panic=-1",
+    "console=ttyS0 quiet panic=-1{size}",
 ];
 
 /// Every guest, the first being the one to begin with.
@@ -241,6 +249,8 @@ pub const ALL: &[Guest] = &[
             "{}/bios-256k.bin",
             "-cdrom",
             "{}/isolinux.iso",
+            "-display",
+            "none",
         ],
     },
     Guest {
@@ -262,6 +272,8 @@ pub const ALL: &[Guest] = &[
             "-hda",
             "{}/isolinux.iso",
             "-snapshot",
+            "-display",
+            "none",
         ],
     },
     Guest {
@@ -395,7 +407,14 @@ pub const ALL: &[Guest] = &[
             &[("boot/invaders.exec", "invaders.exec")],
         )],
         steps: &[],
-        boot: &["-m", "32", "-kernel", "{}/invaders.exec"],
+        boot: &[
+            "-m",
+            "32",
+            "-kernel",
+            "{}/invaders.exec",
+            "-display",
+            "term",
+        ],
     },
     Guest {
         name: "gnumach",
@@ -436,13 +455,21 @@ pub const ALL: &[Guest] = &[
     Guest {
         name: "ipxe",
         about: "the network boot loader iPXE",
-        sources: &[source(
-            Exact("ipxe"),
-            Amd64,
-            &[("boot/ipxe.lkrn", "ipxe.lkrn")],
-        )],
+        sources: &[
+            source(Exact("ipxe"), Amd64, &[("boot/ipxe.lkrn", "ipxe.lkrn")]),
+            SEABIOS,
+        ],
         steps: &[],
-        boot: &["-m", "64", "-kernel", "{}/ipxe.lkrn"],
+        boot: &[
+            "-m",
+            "64",
+            "-bios",
+            "{}/bios-256k.bin",
+            "-kernel",
+            "{}/ipxe.lkrn",
+            "-nic",
+            "user",
+        ],
     },
     Guest {
         name: "u-boot",
@@ -453,7 +480,7 @@ pub const ALL: &[Guest] = &[
             &[("lib/u-boot/qemu-x86/u-boot.rom", "u-boot.rom")],
         )],
         steps: &[],
-        boot: &["-m", "256", "-bios", "{}/u-boot.rom"],
+        boot: &["-m", "256", "-bios", "{}/u-boot.rom", "-display", "none"],
     },
     Guest {
         name: "ovmf",
@@ -464,7 +491,7 @@ pub const ALL: &[Guest] = &[
             &[("share/ovmf/OVMF.fd", "OVMF.fd")],
         )],
         steps: &[],
-        boot: &["-m", "256", "-bios", "{}/OVMF.fd", "-debugcon", "stdio"],
+        boot: &["-m", "256", "-bios", "{}/OVMF.fd", "-display", "none"],
     },
 ];
 

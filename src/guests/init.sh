@@ -57,6 +57,12 @@ for device in /sys/class/net/e*; do
     udhcpc -i "$name" -s /etc/dhcp.sh -n -q -t 3 -T 1 > /dev/null 2>&1
 done
 
+# How large the terminal is, from the kernel's command line.
+if [ -n "$COLUMNS" ] && [ -n "$LINES" ]; then
+    stty rows "$LINES" cols "$COLUMNS"
+    unset LINES COLUMNS
+fi
+
 cd /root
 echo
 echo "Linux $(uname -r) ($(uname -m)), run by metaphrase. exit switches the machine off."

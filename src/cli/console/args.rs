@@ -16,7 +16,7 @@ pub struct ConsoleArgs {
     #[arg(long, value_enum)]
     pub display: Option<DisplayArg>,
     /// No screen; the first serial port and the monitor are on the terminal (`-nographic`).
-    #[arg(long, conflicts_with = "display")]
+    #[arg(long, overrides_with = "display")]
     pub nographic: bool,
     /// Where the monitor is, besides `mon:stdio`: `stdio` or `none` (`-monitor`).
     #[arg(long, value_enum, value_name = "TO")]
@@ -224,6 +224,14 @@ mod tests {
             ("", true, true, vec![null.clone()], DisplayArg::Term, false),
             ("--nographic", true, true, vec![MUX], DisplayArg::None, true),
             (
+                "--display term --nographic",
+                false,
+                true,
+                vec![MUX],
+                DisplayArg::None,
+                true,
+            ),
+            (
                 "--serial stdio",
                 true,
                 true,
@@ -289,7 +297,6 @@ mod tests {
             "--serial stdio --monitor stdio",
             "--display term --serial stdio",
             "--display term --monitor stdio",
-            "--nographic --display none",
             "--serial null --serial null --serial null",
             "--serial nosuch",
             "--serial file:",

@@ -130,6 +130,11 @@ impl Console {
         self.lines.get(port).map(Line::sink)
     }
 
+    /// The screen is shown somewhere.
+    pub fn shows_screen(&self) -> bool {
+        self.plan.display != DisplayArg::None
+    }
+
     /// Standard output, for another device.
     pub fn stdout(&self) -> Box<dyn SerialSink> {
         Box::new(self.stdout.clone())
