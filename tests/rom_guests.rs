@@ -4,8 +4,9 @@
 mod guest_kit;
 
 use guest_kit::{Guest, in_both, read_image};
+use metaphrase_devices::MemoryDisk;
 use metaphrase_runtime::machine::TimeMode;
-use metaphrase_runtime::machine::pc::PcConfig;
+use metaphrase_runtime::machine::pc::{PcConfig, Seat};
 use metaphrase_runtime::{Engine, MachineStop};
 
 /// A PC with that ROM, with 32 ns an instruction, for both like to wait.
@@ -34,6 +35,32 @@ fn u_boot_comes_to_its_prompt() {
         guest.outcome()
     });
     assert_eq!(outcome.stop, MachineStop::Budget);
+}
+
+/// The 64-bit one finds a disk and reads from it.
+#[test]
+fn u_boot_in_64_bits_reads_a_disk() {
+    let Some(rom) = read_image("usr/lib/u-boot/qemu-x86_64", "u-boot.rom") else {
+        return;
+    };
+    let mut guest = Guest::new(Engine::Tiered, 64 << 20, |config: &mut PcConfig| {
+        config.time = TimeMode::Deterministic { shift: 5 };
+        config.firmware = Some(rom);
+        let seat = Seat::IdeDisk {
+            channel: 0,
+            unit: 0,
+        };
+        config.add_drive(seat, Box::new(MemoryDisk::new(vec![0x5a; 1 << 20])));
+    });
+    guest.expect("Hit any key to stop autoboot", 1_000_000_000);
+    guest.type_serial(" ");
+    guest.expect("=> ", 1_000_000_000);
+    guest.type_serial("ide reset\r");
+    guest.expect("METAPHRASE DISK", 1_000_000_000);
+    guest.type_serial("ide read 1000000 7 1; md.b 1000000 4\r");
+    guest.expect("01000000: 5a 5a 5a 5a", 1_000_000_000);
+    guest.type_serial("bdinfo\r");
+    guest.expect("64-bit", 1_000_000_000);
 }
 
 #[test]

@@ -497,13 +497,13 @@ pub const ALL: &[Guest] = &[
 
 const INSTALLER: &[&str] = &[
     "-m",
-    "512",
+    "1024",
     "-kernel",
     "{}/linux",
     "-initrd",
     "{}/initrd.gz",
     "-append",
-    "console=ttyS0 TERM=linux priority=low",
+    "console=ttyS0 TERM=linux",
 ];
 const MEMTEST: &[&str] = &[
     "-m",
