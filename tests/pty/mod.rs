@@ -88,6 +88,10 @@ impl Session {
             command.pre_exec(|| {
                 libc::setsid();
                 libc::ioctl(0, libc::TIOCSCTTY, 0);
+                // As a login would have them, whatever the tests were started by ignores.
+                for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+                    libc::signal(signal, libc::SIG_DFL);
+                }
                 // A signal that dumps core leaves none behind.
                 let none = libc::rlimit {
                     rlim_cur: 0,
