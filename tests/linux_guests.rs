@@ -170,6 +170,12 @@ fn partition(path: &Path) -> Vec<u8> {
     bytes
 }
 
+/// Finds the partition of the master at the first channel. Linux looks at its disks side by side, so
+/// their letters may be in any order.
+const FIND_DISK: &str = "master=/sys/bus/pci/devices/*/ata1/host*/target*:0/*:0:0/block\n\
+    until disk=$(ls $master 2>/dev/null) && [ -b /dev/${disk}1 ]; do sleep 1; done\n\
+    part=/dev/${disk}1";
+
 /// One kernel makes a file system beyond what 28 bits can address and fills it. The other reads it,
 /// and a disc. Both do all that the others do besides.
 #[test]
@@ -179,11 +185,13 @@ fn the_686_pae_and_the_amd64_kernel_use_their_networks_and_share_a_disk() {
     make_disk(&disk);
     let setup = Setup {
         modules: STORAGE,
-        script: "until [ -b /dev/sda1 ]; do sleep 1; done\n\
-            mke2fs /dev/sda1 >/dev/null && mount -t ext4 /dev/sda1 /mnt\n\
+        script: &format!(
+            "{FIND_DISK}\n\
+            mke2fs $part >/dev/null && mount -t ext4 $part /mnt\n\
             cp /bin/busybox /mnt/copy && echo a note of the guest >/mnt/note\n\
-            umount /mnt && mount -t ext4 -o ro /dev/sda1 /mnt && sha256sum /mnt/copy\n\
-            umount /mnt",
+            umount /mnt && mount -t ext4 -o ro $part /mnt && sha256sum /mnt/copy\n\
+            umount /mnt"
+        ),
         ..FEWER_TESTS
     };
     let written = with_network(&I686_PAE, setup, |config| {
@@ -204,11 +212,14 @@ fn the_686_pae_and_the_amd64_kernel_use_their_networks_and_share_a_disk() {
     };
     let setup = Setup {
         modules: STORAGE,
-        script: "until [ -b /dev/sda1 -a -b /dev/sr0 ]; do sleep 1; done\n\
-            mount -t ext4 -o ro /dev/sda1 /mnt && cat /mnt/note && sha256sum /mnt/copy\n\
+        script: &format!(
+            "{FIND_DISK}\n\
+            until [ -b /dev/sr0 ]; do sleep 1; done\n\
+            mount -t ext4 -o ro $part /mnt && cat /mnt/note && sha256sum /mnt/copy\n\
             umount /mnt\n\
             sha256sum /dev/sr0\n\
-            mount -t iso9660 -o ro /dev/sr0 /mnt && ls /mnt",
+            mount -t iso9660 -o ro /dev/sr0 /mnt && ls /mnt"
+        ),
         ..FEWER_TESTS
     };
     let read = with_network(&AMD64, setup, |config| {

@@ -11,7 +11,9 @@ use metaphrase_runtime::machine::pc::PcConfig;
 use metaphrase_runtime::{Engine, MachineStop};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 /// A kernel from a package, in a directory of its own under `target/guests/system/linux`.
 pub struct Kernel {
@@ -57,7 +59,7 @@ const TROUBLE: &[&str] = &[
 ];
 
 /// How a kernel is run.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub enum Run {
     /// In deterministic time, in the interpreter and in the tiered engine, which must do the same.
     #[default]
@@ -199,6 +201,7 @@ impl Kernel {
                 begin(&guest);
             }
             let start = Instant::now();
+            let _watchdog = (setup.run == Run::RealTime).then(|| watch(&guest));
             if let Some((text, act)) = setup.when {
                 guest.expect(text, setup.budget);
                 act(&guest);
@@ -226,6 +229,23 @@ impl Kernel {
         }
         Some(outcome)
     }
+}
+
+/// How long a guest may take in the time of the host.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Ends the machine if it takes too long: one that waits executes nothing, and so never uses up its
+/// instructions. Dropping what is returned ends the watch.
+fn watch(guest: &Guest) -> mpsc::Sender<()> {
+    let (stop, waker) = (guest.machine.stop_flag(), guest.machine.waker());
+    let (done, wait) = mpsc::channel();
+    std::thread::spawn(move || {
+        if wait.recv_timeout(PATIENCE) == Err(mpsc::RecvTimeoutError::Timeout) {
+            stop.store(1, Ordering::Relaxed);
+            waker.wake();
+        }
+    });
+    done
 }
 
 fn find_modules(directory: &Path, files: &mut BTreeMap<String, PathBuf>) {
