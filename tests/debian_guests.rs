@@ -110,13 +110,13 @@ fn debian_boots_to_a_login_and_switches_off() {
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "minutes: see docs/testing.md"]
 fn debian_boots_from_an_ide_disk() {
     boots_and_switches_off(Engine::Tiered, &IDE);
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "minutes: see docs/testing.md"]
 fn debian_boots_the_same_in_the_interpreter() {
     if image("debian", "debian.img").is_some() {
         in_both(|engine| boots_and_switches_off(engine, &VIRTIO).expect("the kernel"));

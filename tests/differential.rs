@@ -265,7 +265,7 @@ fn every_form_agrees_with_the_host() {
 }
 
 #[test]
-#[ignore = "the long run: ten thousand cases a form"]
+#[ignore = "ten thousand cases a form, ten minutes: see docs/testing.md"]
 fn every_form_agrees_with_the_host_in_the_long_run() {
     check(&run(setting("METAPHRASE_CASES", 10_000) as usize));
 }

@@ -49,6 +49,17 @@ pub enum KernelEntry {
     Long,
 }
 
+impl KernelEntry {
+    /// For a format that has the 32-bit entry only.
+    fn only_protected(self) -> Result<(), BootError> {
+        match self {
+            KernelEntry::Auto | KernelEntry::Protected => Ok(()),
+            KernelEntry::Real => Err(BootError::NoEntry("16-bit")),
+            KernelEntry::Long => Err(BootError::NoEntry("64-bit")),
+        }
+    }
+}
+
 /// A file that a kernel finds in memory.
 #[derive(Clone, Debug, Default)]
 pub struct Module {

@@ -1,12 +1,12 @@
 //! Multiboot, version 0.6.96: kernels in ELF or at addresses that their header gives, with modules.
 
+use super::Kernel;
 use super::bytes::{dwords, slice, u32_at};
 use super::cpu::Entry;
 use super::elf::{Elf, Sections};
 use super::error::BootError;
 use super::map;
 use super::plan::{HIGH_START, Plan};
-use super::{Kernel, KernelEntry};
 
 const HEADER_MAGIC: u32 = 0x1bad_b002;
 /// What a kernel finds in EAX.
@@ -118,11 +118,7 @@ pub fn plan<'a>(
     kernel: &Kernel<'a>,
     file: &'a [u8],
 ) -> Result<Entry, BootError> {
-    match kernel.entry {
-        KernelEntry::Auto | KernelEntry::Protected => {}
-        KernelEntry::Real => return Err(BootError::NoEntry("16-bit")),
-        KernelEntry::Long => return Err(BootError::NoEntry("64-bit")),
-    }
+    kernel.entry.only_protected()?;
     let header = find(file).ok_or(BootError::Truncated("the Multiboot header"))?;
     let flags = u32_at(file, header + 4).unwrap_or(0);
     if flags & REQUIRED & !KNOWN != 0 {

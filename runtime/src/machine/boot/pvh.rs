@@ -1,12 +1,12 @@
 //! The PVH entry of ELF kernels (Xen documentation, "x86/HVM direct boot ABI"): Linux and Xen have one.
 
+use super::Kernel;
 use super::bytes::{u32_at, u64_at};
 use super::cpu::Entry;
 use super::elf::Elf;
 use super::error::BootError;
 use super::map;
 use super::plan::{HIGH_START, Plan};
-use super::{Kernel, KernelEntry};
 
 /// The note with the 32-bit entry.
 const PHYS32_ENTRY: u32 = 18;
@@ -31,11 +31,7 @@ pub fn plan<'a>(
     kernel: &Kernel<'a>,
     file: &'a [u8],
 ) -> Result<Entry, BootError> {
-    match kernel.entry {
-        KernelEntry::Auto | KernelEntry::Protected => {}
-        KernelEntry::Real => return Err(BootError::NoEntry("16-bit")),
-        KernelEntry::Long => return Err(BootError::NoEntry("64-bit")),
-    }
+    kernel.entry.only_protected()?;
     let elf = Elf::parse(file)?;
     let note = entry_note(&elf).ok_or(BootError::NoEntry("PVH"))?;
     let end = elf.load(plan)?;

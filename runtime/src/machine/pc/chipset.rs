@@ -87,9 +87,10 @@ impl Chipset for PcChipset {
         }
         self.move_apic(&mut memory.mmio());
         let mut bridge = self.bridge.lock();
-        bridge.take_changed();
-        for s in bridge.shadows() {
-            memory.set_shadow(s.start, s.len, s.read_ram, s.write_ram);
+        if bridge.take_changed() {
+            for s in bridge.shadows() {
+                memory.set_shadow(s.start, s.len, s.read_ram, s.write_ram);
+            }
         }
         let smram = bridge.smram();
         // That code is fetched from SMRAM while data accesses go to the video memory (closed) is
